@@ -1,8 +1,9 @@
 """Keeps results on disk under the hash of their sources.
 
-An entry is some files and a JSON file beside them, which is written last and holds their SHA-256.
-An entry that is damaged, half written or of another version of the code is not used, and is made
-again. Several processes may use one folder; of one run only the first writes.
+An entry consists of some files and a JSON file, which is written last and holds their SHA-256. An
+entry that is damaged, incomplete or from another version of the code is not used, and is made
+again. Several processes may use one folder; in a run of several processes, only the first one
+writes.
 """
 
 import functools
@@ -20,13 +21,13 @@ _FORMAT = 1
 
 
 def name_of(*made_from: Any) -> str:
-    """Returns the name of the entry that is made from these values of JSON."""
+    """Returns the name of the entry that is made from these JSON values."""
     return hashlib.sha256(json.dumps([_FORMAT, *made_from]).encode()).hexdigest()[:32]
 
 
 @functools.cache
 def code_of(*parts: str) -> str:
-    """Returns the SHA-256 of our code in `parts`, folders of this package, such as "data"."""
+    """Returns the SHA-256 of our code in `parts`, folders of this package such as "data"."""
     root, digest = Path(__file__).parent, hashlib.sha256()
     for part in parts:
         files = sorted((root / part).glob("*.py"))
@@ -50,12 +51,12 @@ def _version_of(library: str) -> str:
 
 
 def path_of(folder: Path, name: str, part: str) -> Path:
-    """Returns the file of an entry that holds `part`."""
+    """Returns the path of an entry's file `part`."""
     return folder / f"{name}.{part}"
 
 
 def read(folder: Path, name: str, parts: tuple[str, ...]) -> dict[str, Any] | None:
-    """Returns the facts of an entry whose files are as they were written; None if it has none."""
+    """Returns the facts of an entry; None if it is missing or its files have changed."""
     try:
         entry = json.loads(path_of(folder, name, "json").read_bytes())
         whole = all(_digest(path_of(folder, name, p)) == entry["sha256"][p] for p in parts)
@@ -70,13 +71,13 @@ def write(
     parts: Mapping[str, Callable[[IO[bytes]], Any]],
     facts: Mapping[str, Any],
 ) -> None:
-    """Writes an entry in place of an older one; a disk error is reported and not raised.
+    """Writes an entry, replacing an older one; a disk error is reported but not raised.
 
     Args:
-      folder: made if need be.
-      name: by `name_of`.
-      parts: the end of each file's name, and what writes the file.
-      facts: small values of JSON that `read` returns.
+      folder: the folder of the cache, created if necessary.
+      name: the entry's name, from `name_of`.
+      parts: for each file, the end of its name and the function that writes it.
+      facts: small JSON values that `read` returns.
     """
     if not hosts.is_first():
         return

@@ -6,8 +6,8 @@
     assistant = bj.load_model("HuggingFaceTB/SmolLM2-1.7B-Instruct")
     chosen = bj.select(bj.score(assistant, data.pool), data.pool, budget=40)
 
-A run (`run`, or `launch.run`) does the same in stages that are kept, resumed, and paid from a
-ledger.
+A run (`run`, or `launch.run`) does the same in stages that are saved and can be resumed, and pays
+the teacher through a ledger.
 """
 
 import dataclasses
@@ -58,8 +58,8 @@ def read_data(config: DataConfig, seed: int = 0) -> Splits:
     """Returns the examples of `pool`, `dev` and `test`.
 
     Args:
-      config: the source: a file, `hf`, or `practice`, which needs none.
-      seed: of practice tasks, of the division of rows without a split, and of samples.
+      config: the source: a file, `hf`, or `practice`, which needs no file.
+      seed: the seed of practice tasks, of dividing rows without a split, and of sampling.
 
     Raises:
       UserError: the data cannot be read; a `BadRowsError` names the rows.
@@ -75,14 +75,14 @@ def load_model(
 
     Args:
       checkpoint: a folder, a .gguf file, an id on the hub or `smollm2-135m`; or a `ModelConfig`,
-        which may keep some of the layers and add an adapter.
+        which can keep a subset of the layers and add an adapter.
       mesh: how the parameters are split over the devices; by default FSDP over all of them. Sizes
-        that the model cannot use are made smaller.
-      seed: of a new adapter.
+        that the model cannot use are reduced.
+      seed: the seed of a new adapter.
 
     Raises:
-      UserError: the checkpoint is missing, of a family that is not supported, or `mesh` takes
-        another number of devices.
+      UserError: the checkpoint is missing or of an unsupported family, or `mesh` needs another
+        number of devices.
     """
     chips.keep_freed_memory()
     selected = ModelConfig(checkpoint) if isinstance(checkpoint, str) else checkpoint
@@ -101,13 +101,13 @@ def score(
     """Scores the gold answers of N examples, and embeds their questions.
 
     Args:
-      model: the assistant; warm it up with `train` on a few labels for scores that mean more.
+      model: the assistant; the scores mean more if it was warmed up with `train` on a few labels.
       examples: a pool with gold answers.
-      batch_tokens: tokens a batch at most, padding included.
+      batch_tokens: the most tokens in a batch, padding included.
 
     Returns:
       nll, entropy (nats) and margin, f32[N], means over the answer's own tokens, without the
-      "Answer:" before it and the end token; and embeddings, f32[N, D], L2-normalised.
+        "Answer:" before it and the end token; and embeddings, f32[N, D], L2-normalised.
 
     Raises:
       UserError: there are no examples, one has no answer, or a prompt cannot be rendered.
@@ -132,11 +132,11 @@ def select(
     """Returns the indices of the examples to ask the teacher about, best first.
 
     Args:
-      scored: of the pool, from `score`.
+      scored: the scores of the pool, from `score`.
       examples: the pool.
-      budget: how many. The selection for less is the beginning of the one for more.
+      budget: number of examples. The selection for a smaller budget is a prefix of this one.
       settings: the strategy and the measure of difficulty.
-      seed: of random orders and draws.
+      seed: the seed of random orders and draws.
 
     Raises:
       UserError: the budget is below 1 or exceeds the pool, or the strategy needs gradients
@@ -162,16 +162,16 @@ def generate(
     mode: Mode = "reason",
     seed: int = 0,
 ) -> list[str]:
-    """Returns what the model writes for each prompt, in their order.
+    """Returns the completion of each prompt, in order.
 
     Args:
-      model: that writes.
-      prompts: texts, each put to the model as a user's message; or examples, which are asked as in
+      model: the model that generates.
+      prompts: texts, each sent to the model as a user message; or examples, which are asked as in
         training.
       settings: length, temperature and batch size.
-      mode: of examples: to `reason` before the answer, to `answer` alone, or to `explain` the gold
+      mode: for examples: to `reason` before the answer, to `answer` alone, or to `explain` the gold
         answer, which the prompt then shows.
-      seed: of samples.
+      seed: the seed of sampling.
 
     Raises:
       UserError: a prompt and its completion exceed the model's context.
@@ -195,7 +195,7 @@ def is_right(text: str, example: Example) -> bool:
 
 
 def rationale_of(text: str) -> str:
-    """Returns the rationale in a text: what is before the last `Answer:`, or all of it."""
+    """Returns the rationale in a text: everything before the last `Answer:`, or the whole text."""
     return split_completion(text)[0]
 
 
@@ -209,23 +209,23 @@ def train(
     seed: int = 0,
     folder: Path | str | None = None,
 ) -> Model:
-    """Returns the model after supervised fine-tuning; the arrays of `model` are used up.
+    """Returns the model after supervised fine-tuning; the arrays of `model` are donated.
 
     Args:
-      model: all of it is trained, in f32, or its adapter if it has one.
+      model: trained as a whole, in f32, or only its adapter if it has one.
       taught: examples with the rationale that the model learns to write before the gold answer;
-        None where it learns the answer alone.
+        None if it learns the answer alone.
       settings: batches, steps and rates.
-      objective: by default cross-entropy, weighed by `settings.rationale_weight`.
-      mode: how a rationale is asked for, as in `generate`.
+      objective: by default cross-entropy, weighted by `settings.rationale_weight`.
+      mode: the prompt that asks for a rationale, as in `generate`.
       dev: the examples that `settings.dev_every` measures.
-      seed: of the order of the batches and of dropout.
-      folder: for metrics.jsonl and, until the end, checkpoints: the same call goes on from the last
-        one after an interruption. By default nothing is kept.
+      seed: the seed of the batch order and of dropout.
+      folder: for metrics.jsonl and, until training ends, checkpoints: after an interruption the
+        same call continues from the last one. By default nothing is kept.
 
     Raises:
-      UserError: settings contradict each other, a sequence is longer than `settings.row_tokens`,
-        or a loss is not finite.
+      UserError: settings contradict each other, a sequence is longer than `settings.row_tokens`, or
+        a loss is not finite.
     """
     settings = settings or TrainConfig()
     check(settings)
@@ -275,12 +275,12 @@ def train(
 
 
 def save(model: Model, folder: Path | str, dtype: str | None = None) -> None:
-    """Writes the model as transformers reads it: config.json, safetensors, the tokenizer's files.
+    """Writes a folder that transformers loads: config.json, safetensors, and the tokenizer's files.
 
     Args:
       model: an adapter is merged into it.
-      folder: a new one.
-      dtype: of the weights, such as "bfloat16"; None is that of the checkpoint.
+      folder: must not exist yet.
+      dtype: of the weights, such as "bfloat16"; None keeps that of the checkpoint.
 
     Raises:
       UserError: the folder exists, or the disk is full.
@@ -294,19 +294,19 @@ def save(model: Model, folder: Path | str, dtype: str | None = None) -> None:
 
 
 def run(config: RunConfig | Path | str, workdir: Path | str) -> dict[str, Any]:
-    """Runs a config in a workdir, or continues there; returns the report, as in report.json.
+    """Runs a config in a workdir, or resumes it; returns the report, as in report.json.
 
-    Progress is printed. The teacher is paid from the workdir's ledger, within `config.budget`, and
-    nobody is asked before: the call is the consent. (`launch.run` asks, or takes `--yes`.)
+    Progress is printed. The teacher is paid through the workdir's ledger, within `config.budget`,
+    without asking first: the call is the consent. (`launch.run` asks, or takes `--yes`.)
 
     Args:
-      config: or a Python file with `get_config()`.
-      workdir: of the run.
+      config: a config, or a Python file with `get_config()`.
+      workdir: the folder of the run.
 
     Raises:
       UserError: the run cannot work; what was trained and paid is kept.
     """
-    # The functions above need neither teachers nor pages.
+    # Imported here, because the functions above need neither teachers nor report pages.
     from rich.console import Console
 
     from bridge_jax.config.io import load

@@ -39,8 +39,8 @@ def track(description: str, total: int, unit: str) -> Iterator[Advance]:
       unit: the plural of the unit.
 
     Yields:
-      `advance(n=1, **info)`: n more units are done; `info` is shown beside them, as it was last
-      given. Only one block at a time may be entered.
+      `advance(n=1, **info)`: reports that n more units are done; the latest value of each `info`
+        entry is shown with them. Only one block may be active at a time.
     """
     if not hosts.is_first():
         yield lambda n=1, **info: None

@@ -1,4 +1,4 @@
-"""Tells the revision of this project, where it is a checkout; nothing else is imported for it."""
+"""Finds the revision of this project if it is a checkout; imports only the standard library."""
 
 import functools
 import os
@@ -7,15 +7,15 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-_SECONDS = 10  # that git may take
+_SECONDS = 10  # git may take this long
 
 
 @functools.cache
 def revision(root: Path = ROOT) -> str:
-    """Returns "1234567890ab" or "1234567890ab with changes" of a checkout; "" of anything else.
+    """Returns "1234567890ab" or "1234567890ab with changes" for a checkout; else "".
 
     Args:
-      root: the top of the checkout. A folder inside another one has no revision of its own.
+      root: the top of the checkout. A folder inside another checkout has no revision of its own.
     """
     if not (root / ".git").exists():
         return ""
@@ -36,6 +36,6 @@ def _git(root: Path, *command: str) -> str:
             check=True,
             env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
         )
-    except (OSError, subprocess.SubprocessError):  # There is no git, or it refuses the folder.
+    except (OSError, subprocess.SubprocessError):  # git is not installed, or refuses the folder.
         return ""
     return done.stdout.strip()

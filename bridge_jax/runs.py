@@ -35,21 +35,21 @@ from bridge_jax.progress import duration
 from bridge_jax.report import page
 from bridge_jax.text import prompts
 
-BAD_ROWS = "bad_rows.jsonl"  # In the workdir: file, row and reason of each.
+BAD_ROWS = "bad_rows.jsonl"  # In the workdir: file, row and reason of each bad row.
 
 
 class Run:
-    """A run of one config in one workdir: new, or continued after an interruption.
+    """A run of one config in one workdir, either new or resumed.
 
     Args:
-      config: of the run; it is checked.
+      config: the config of the run, which is checked here.
       shared: the folder of the study whose runs share their stages; None for a run of its own.
       phase: the part of the run after which it stops, a key of `methods.parts`.
-      keeps: whether anything is written; False to look at what would be done.
+      keeps: whether anything is written; False only shows what would be done.
 
     Attributes:
-      config: with the text of its task file in place of the file.
-      inputs: what the stages read from outside the run.
+      config: the config with the text of its task file in place of the file.
+      inputs: everything that the stages read from outside the run.
     """
 
     def __init__(
@@ -66,13 +66,13 @@ class Run:
         self._store = Store(root / storage.STAGES, bool(shared))
         self._hashes = Hashes(root / CACHE / "hashes.json")
         self._plan = methods.stages(self.config)
-        methods.stages(self.config, phase)  # There is such a part.
+        methods.stages(self.config, phase)  # Raises if there is no such part.
         cache = root / CACHE if keeps else None
         self.inputs = Inputs(self.config, workdir, cache, self._hashes)
 
     @functools.cached_property
     def deep(self) -> dict[str, str]:
-        """The deep key of every stage, also of those after the phase."""
+        """The deep key of every stage, including those after the phase."""
         return deep_keys(self._plan, self.inputs.table)
 
     @functools.cached_property
@@ -100,7 +100,7 @@ class Run:
         read = {
             name for s in self._plan if s.artifact.work == "evaluate" for name in s.reads.values()
         }
-        # Bought answers belong to one test; those to another are bought anew.
+        # Bought answers belong to one test; for another test they are bought anew.
         trained = {stage.name for stage in self._plan if stage.artifact.work != "ask"}
         found = []
         for name in sorted(read & trained) if hosts.is_first() else ():
@@ -131,7 +131,7 @@ class Run:
             self._hashes.save()
 
     def is_whole(self, careful: bool = False) -> bool:
-        """Returns whether every stage is done, and the report written, with this config.
+        """Returns whether every stage is done and the report is written, with this config.
 
         Args:
           careful: check the files of the stages too, and repair damaged ones.
@@ -145,9 +145,9 @@ class Run:
             self._hashes.save()
 
     def quotes(self) -> dict[str, Quote]:
-        """Returns what a paid teacher may cost, by the deep keys of the stages that ask it.
+        """Returns the most that a paid teacher may cost, by the deep keys of stages that ask it.
 
-        It is empty if no teacher is to be paid. All processes of a run call it.
+        The result is empty if no teacher has to be paid. All processes of a run call this.
         """
         execution = self.execution()
         asks = methods.paying(self.stages)
@@ -161,10 +161,10 @@ class Run:
         return {"+".join(self.deep[stage.name] for stage in asks): found} if found else {}
 
     def _check_teacher(self) -> str:
-        """Checks the teacher's key and the budget, if the teacher was not asked yet.
+        """Checks the teacher's key and the budget, unless everything has been asked already.
 
         Returns:
-          A note where the budget may not pay for all requests; else "".
+          A note if the budget may not pay for all requests; else "".
 
         Raises:
           UserError: the key is missing, or the budget cannot pay for one request.
@@ -189,7 +189,7 @@ class Run:
                 questions = held_out.drawn(params, split)
                 plans.append(PlannedRequests(params, len(questions), questions))
             elif of_parts and stage == of_parts[-1]:
-                # Which will be selected is not known yet: any of the pool may be.
+                # The selection is not known yet: any example of the pool may be in it.
                 new = sum(part.workload.count for part in of_parts if part.workload)
                 plans.append(PlannedRequests(params, new, inputs.pool))
         return plans
@@ -201,16 +201,16 @@ class Run:
         quiet: bool = False,
         confirm: Callable[[Mapping[str, Quote]], None] | None = None,
     ) -> dict[str, Any]:
-        """Checks the run, runs what is not done, and returns the report.
+        """Checks the run, runs the stages that are not done, and returns the report.
 
         Args:
           console: where progress is printed.
-          heading: returns the line that is printed after the checks, before notes on the data;
-            None prints neither.
+          heading: returns the line that is printed after the checks, before notes on the data; None
+            prints neither.
           quiet: print nothing about stages that were finished before.
-          confirm: called with the quotes, after the checks and before anything is trained or
-            written, where a teacher is to be paid; raises a `UserError` if that is not wanted. None
-            pays without a question, within the budget.
+          confirm: called with the quotes if a teacher has to be paid, after the checks and before
+            anything is trained or written; raises a `UserError` if the user does not agree. None
+            pays without asking, within the budget.
 
         Raises:
           WorkdirBusy: another process is running in this workdir.
@@ -238,7 +238,7 @@ class Run:
         """Checks the run and returns what it would do; nothing is written, trained or paid.
 
         Raises:
-          UserError: the run cannot work. A missing key is not found.
+          UserError: the run cannot work. A missing key is not detected.
         """
         self.check()
         done = self.execution().done_before()
@@ -312,7 +312,7 @@ class Run:
             yield f"{drawn.skipped:,} bad rows of instruct.path were skipped"
 
     def _of_prompts(self) -> dict[str, list[str]]:
-        """Returns notes on how prompts are made, each with the roles that it concerns."""
+        """Returns notes on how prompts are made, each with the roles that it applies to."""
         found: dict[str, list[str]] = {}
         for role in checks.roles(self._plan):
             for note in self.inputs.model(role).tokenizer.notes:
@@ -335,10 +335,9 @@ class Run:
         whole = to_json(self.config) | {provenance.FIELD: made_with}
         write_json(self.workdir / "config.json", whole)
         write_json(self.workdir / data_facts.FILE, facts)
-        # How prompts differ from what the checkpoints' templates alone would write, and how many
-        # are cut.
+        # How prompts differ from those of the checkpoints' own templates, and how many are cut.
         write_json(self.workdir / "prompts.json", self._of_prompts())
-        # The whole plan, also when a phase stops early: the report covers its stages alone.
+        # The whole plan, even if a phase stops early: the report covers only the stages in it.
         kept = storage.current(self.workdir) if self._as_they_are else {}
         tests = {stage.name for stage in self._plan if stage.artifact.work == "evaluate"}
         used = {n: key for n, key in kept.items() if n in self.deep and n not in tests}
@@ -347,7 +346,7 @@ class Run:
 
 @contextlib.contextmanager
 def bad_rows_listed(workdir: Path) -> Iterator[None]:
-    """Lists all bad rows in `workdir` if the block raises a `BadRowsError`; names the file."""
+    """Writes all bad rows to `workdir` if the block raises a `BadRowsError`, and names the file."""
     try:
         yield
     except BadRowsError as error:

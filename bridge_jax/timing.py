@@ -12,7 +12,7 @@ _COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 class Spans:
-    """Sums seconds by name until the next `take`; `pipeline.execution` gives one to each stage."""
+    """Sums seconds by name until the next `take`; `pipeline.execution` passes one to each stage."""
 
     def __init__(self) -> None:
         self._seconds: defaultdict[str, float] = defaultdict(float)
@@ -29,9 +29,9 @@ class Spans:
 
     @contextlib.contextmanager
     def span(self, name: str) -> Iterator[None]:
-        """Adds the block's seconds to `name`; blocks of one thread, not nested.
+        """Adds the block's seconds to `name`. Blocks must be in one thread, and not nested.
 
-        Seconds of compilations in the block count as "compile" alone.
+        The seconds of compilations in the block count only as "compile".
         """
         began, compiled = time.perf_counter(), self._seconds.get("compile", 0.0)
         try:

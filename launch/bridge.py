@@ -1,4 +1,4 @@
-"""The command `bridge`: `bridge run --config=quickstart` is `python -m launch.run` with the rest.
+"""The command `bridge`: `bridge run --config=quickstart` is the same as `python -m launch.run ...`.
 
 bridge COMMAND [--help] [--version] ...
 """
@@ -10,7 +10,7 @@ from bridge_jax import shown
 from bridge_jax.errors import nearest
 from launch.overrides import version
 
-# The modules of this folder that are commands, in the order in which they are used.
+# The modules of this folder that are commands, in the order of use.
 COMMANDS = {
     "convert": "make the files of public data sets ready to read",
     "data": "look at your data, and write a config for it",
@@ -25,7 +25,7 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Runs the module that the first argument names, as `python -m` does."""
+    """Runs the module that the first argument names, like `python -m`."""
     name, *rest = sys.argv[1:] or ["--help"]
     if name in COMMANDS:
         sys.argv = [f"launch.{name}", *rest]

@@ -1,8 +1,8 @@
 """Chats with a model: `python -m launch.chat --model=DIR`, an exported folder or a workdir.
 
 Every line is a separate question, as in a student's training; with `--history` the prompt includes
-the previous turns, and `/new` starts over. `/quit` or the end of the input exits, Ctrl-C stops a
-reply. Questions may be piped in: then only the replies go to standard output, as generated.
+the previous turns, and `/new` starts over. `/quit` or the end of the input exits; Ctrl-C stops a
+reply. Questions may be piped in: standard output then holds only the replies, as generated.
 """
 
 import contextlib
@@ -60,7 +60,7 @@ flags.register_validator(_TOP_P, lambda p: 0 < p <= 1, "must be above 0 and at m
 
 
 def main(assignments: list[str]) -> int:
-    """Loads the model and answers; returns 130 on a Ctrl-C outside of a reply and of the prompt."""
+    """Loads the model and answers; returns 130 on a Ctrl-C outside of replies and of the prompt."""
     if assignments:
         raise UserError(f"unexpected --{assignments[0]}; see --help")
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
@@ -100,7 +100,7 @@ def load() -> "tuple[ChatModel, Conversation, list[str]]":
     loaded = found.load(asking, jax.devices()[:1])
     tokenizer, cap = loaded.tokenizer, None
     notes = list(tokenizer.notes)
-    if _BUDGET.value:  # The budget and an answer have to fit.
+    if _BUDGET.value:  # Leaves room for the budget and an answer.
         cap, note = models.cap(tokenizer, asking.thinking, _BUDGET.value, found.where)
         notes += [note] if note else []
         most = max(settings.max_new_tokens, capped([0], cap).limit or 0)
@@ -111,14 +111,14 @@ def load() -> "tuple[ChatModel, Conversation, list[str]]":
 
 
 def system_message(asking: "AskingConfig") -> str:
-    """Returns the system message: of the flag, or that of the model's training."""
+    """Returns the system message: that of the flag, or that of the model's training."""
     if _SYSTEM.value is not None:
         return _SYSTEM.value
     return system_message_of(asking.data.as_data(), asking.mode)
 
 
 def describe(model: "ChatModel") -> str:
-    """Returns a line for the beginning."""
+    """Returns the line that is printed at the start."""
     import jax
 
     from bridge_jax.models.decoder import count_parameters
@@ -209,7 +209,7 @@ def show_plain(pieces: Iterator[str], reply: "ChatReply", out: Console) -> None:
 
 
 def show_live(pieces: Iterator[str], reply: "ChatReply", out: Console) -> None:
-    """Shows the last lines of a reply while it is generated, and then all of it."""
+    """Shows the last lines of a reply while it is generated, then all of it."""
     out.print()
     try:
         with Live(_Tail(reply), console=out, refresh_per_second=15, transient=True):
@@ -220,7 +220,7 @@ def show_live(pieces: Iterator[str], reply: "ChatReply", out: Console) -> None:
 
 
 class _Tail:
-    """Renders the last lines of a reply that is being generated: others cannot be redrawn."""
+    """Renders only the last lines of a reply that is being generated; others cannot be redrawn."""
 
     def __init__(self, reply: "ChatReply"):
         self._reply = reply
@@ -241,7 +241,7 @@ class _Tail:
 def layout(reply: str, complete: bool) -> Text:
     """Returns a reply with its rationale dim and its answer bold.
 
-    A reply that ends without an answer is neither; before, it is taken to be a rationale.
+    A complete reply without an answer is shown plain; an incomplete one counts as a rationale.
     """
     reply = shown.plain(reply)
     rationale, answer, rest = cut_completion(reply)
@@ -252,7 +252,7 @@ def layout(reply: str, complete: bool) -> Text:
 
 
 def summary(reply: "ChatReply") -> str:
-    """Returns a line about a reply: tokens, tokens per second, and why it ends where it does."""
+    """Returns a line about a reply: tokens, tokens per second, and why it ended if unusual."""
     parts = [f"{reply.tokens} token{'s' * (reply.tokens != 1)}"]
     if reply.rate:
         parts.append(f"{reply.rate:.1f} tokens/s")

@@ -27,10 +27,10 @@ _LOST = flags.DEFINE_integer("lost_timeout", 100, "Seconds without a heartbeat b
 
 
 def join() -> None:
-    """Prepares JAX's memory, and starts `jax.distributed` if this is one process of several.
+    """Prepares JAX's memory, and starts `jax.distributed` if this is one of several processes.
 
     Raises:
-      UserError: the flags are incomplete, or a process did not come in time.
+      UserError: the flags are incomplete, or the processes could not join.
     """
     from bridge_jax.parallel import chips, preemption
 
@@ -52,7 +52,7 @@ def join() -> None:
             "see that each of them is started with the same --coordinator and --num_processes, and "
             "reaches the coordinator's port"
         )
-        os._exit(2)  # JAX waits in native code, and would print a stack trace.
+        os._exit(2)  # JAX waits in native code and would print a stack trace.
 
     timer = threading.Timer(_JOIN.value, give_up)
     timer.daemon = True
@@ -74,7 +74,7 @@ def join() -> None:
 
 @contextlib.contextmanager
 def together(workdir: Path) -> Iterator[None]:
-    """Runs the block as one of several processes, which all end when one of them is lost."""
+    """Runs the block as one of several processes, which all end if one of them is lost."""
     import jax
 
     from bridge_jax.parallel import hosts
@@ -82,7 +82,7 @@ def together(workdir: Path) -> Iterator[None]:
     with hosts.together(workdir / "hosts", _LOST.value):
         try:
             yield
-        # With one device a process, a collective runs where it is called, and raises a ValueError.
+        # With one device per process, a collective runs synchronously and raises a ValueError.
         except (jax.errors.JaxRuntimeError, ValueError) as error:
             if jax.process_count() == 1 or not _LOST_PEER.search(str(error)):
                 raise
@@ -101,10 +101,10 @@ def is_one_of_several(environment: Mapping[str, str]) -> bool:
 
 
 def keep_compilations(workdir: Path) -> None:
-    """Keeps compiled programs under `workdir/compilations/<host>`, unless JAX has a place already.
+    """Caches compiled programs in `workdir/compilations/<host>`, unless JAX has a cache already.
 
-    A restart, and the next run of a study, read them. Hosts have a folder each: a program for a CPU
-    is for the very instructions that it has.
+    A restart, and the next run of a study, read them. Each host has its own folder, since a program
+    for a CPU uses exactly the instructions that this CPU has.
     """
     import jax
 

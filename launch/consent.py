@@ -1,4 +1,4 @@
-"""Asks the user before a teacher is paid: on a terminal by a question, elsewhere by `--yes`."""
+"""Asks the user before a teacher is paid: by a question on a terminal, elsewhere by `--yes`."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -18,9 +18,9 @@ Confirm = Callable[[Mapping[str, Quote]], None]
 
 
 def asking(workdir: Path, console: Console) -> Confirm:
-    """Returns the function that has the user agree to quotes, unless that was done before.
+    """Returns the function that asks the user to agree to quotes, unless they agreed before.
 
-    It raises a `UserError` if they do not. What they agree to is remembered in `workdir`.
+    It raises a `UserError` if the user does not agree. The agreement is recorded in `workdir`.
     """
 
     def confirm(quotes: Mapping[str, Quote]) -> None:

@@ -1,4 +1,4 @@
-r"""Converts a public dataset to a JSON Lines file that a run reads (`bridge_jax.data.public`).
+r"""Converts a public dataset to a JSON Lines file that a run can read (`bridge_jax.data.public`).
 
 python -m launch.convert --from=pubmedqa --path=ori_pqal.json \
     --test_ids=test_ground_truth.json --train=ori_pqaa.json \
@@ -10,7 +10,8 @@ python -m launch.convert --from=tatqa_numbers --train=tatqa_dataset_train.json \
     --out=tatqa.jsonl
 
 Download the files first: nothing is fetched. Files of `--train`, `--dev` and `--test` keep their
-split; those of `--path` are cut. Rows that cannot be read are an error that names them.
+split; those of `--path` are divided into splits. Rows that cannot be read are an error that names
+them.
 """
 
 import collections
@@ -41,7 +42,7 @@ ON_BAD_ROW = flags.DEFINE_enum("on_bad_row", "error", ("error", "skip"), "What b
 
 def main(_: list[str]) -> None:
     """Writes the file and prints its counts."""
-    # These take a second: flags are read before.
+    # Imported late: this takes a second, and flags are read first.
     from rich.console import Console
 
     from bridge_jax.data import public

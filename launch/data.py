@@ -6,8 +6,8 @@ python -m launch.data --data.path=tickets.csv --write=tickets_config.py \
     --teacher.usd_per_million_output=2
 
 Without a config, the format, the columns and the kind of the answers are guessed from the file, and
-said; `--write` writes a config for it, with the flags that were given. Tokenizers are read, no
-weights; nothing is sent or paid, and no key is needed.
+the guesses are printed; `--write` writes a config for the file, including the flags that were
+given. Tokenizers are loaded, but no weights; nothing is sent or paid, and no key is needed.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ _JSON = flags.DEFINE_bool("json", False, "Print JSON for programs.")
 
 
 def main(assignments: list[str]) -> None:
-    """Looks at the data of a config or of a file, and may write a config."""
+    """Inspects the data of a config or of a file, and writes a config if asked to."""
     from bridge_jax.config.fields import check
     from bridge_jax.config.io import load, override
     from bridge_jax.errors import UserError
@@ -77,7 +77,7 @@ def main(assignments: list[str]) -> None:
 
 
 def _check_flags(assignments: list[str]) -> None:
-    """Raises a UserError for flags that do not go together."""
+    """Raises a `UserError` for flags that do not go together."""
     from bridge_jax.errors import UserError
 
     if not settings.is_given() and not any(a.startswith("data.path=") for a in assignments):

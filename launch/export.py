@@ -27,7 +27,7 @@ _PUBLIC = flags.DEFINE_bool("public", False, "With --push: a new repository is p
 
 
 def main(assignments: list[str]) -> None:
-    """Writes weights, config, tokenizer, how the model is asked, and a model card."""
+    """Writes weights, config, tokenizer, the settings for asking the model, and a model card."""
     from bridge_jax.errors import UserError
 
     if assignments:
@@ -57,7 +57,7 @@ def main(assignments: list[str]) -> None:
     if _ADAPTER.value:
         _check_adapter(selected)
     if _PUSH.value:
-        export.check_token(_PUSH.value)  # Before the work.
+        export.check_token(_PUSH.value)  # Checked before the work begins.
     text = page.card(
         summary.summarise(load_run(workdir)),
         config,
@@ -70,7 +70,7 @@ def main(assignments: list[str]) -> None:
     with export.folder(out) as folder:
         meshes = choose(checkpoint.planned_config(selected), config.mesh)
         loaded = RoleModel(role, selected, meshes.training, config.seed)
-        model = loaded.load(found.made, jnp.float32)  # rounded once, when it is written
+        model = loaded.load(found.made, jnp.float32)  # rounded only once, when it is written
         if _ADAPTER.value:
             export.write_adapter(folder, model.config, model.params, hf_config, selected.checkpoint)
         else:

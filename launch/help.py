@@ -1,7 +1,7 @@
 """Prints the flags of a command and the fields of the config, for a terminal of 80 columns.
 
-`--help` has the command's flags and the groups of the config, `--help=GROUP` the fields of one,
-such as data or warmup.train, and `--help=all` every field.
+`--help` lists the command's flags and the groups of the config, `--help=GROUP` the fields of one
+group, such as data or warmup.train, and `--help=all` every field.
 """
 
 import inspect
@@ -24,11 +24,11 @@ def command(module: ModuleType, takes_config: bool) -> str:
 
     Args:
       module: the launcher.
-      takes_config: whether the fields of a config are flags of it.
+      takes_config: whether config fields are flags of the launcher.
     """
     lines = [*_wrapped(inspect.cleandoc(module.__doc__ or "")), "Flags"]
     for flag in _flags_of(module):
-        # absl adds what the usage says already.
+        # absl adds text that the usage already contains.
         words = re.sub(r"^<[^>]*>: |;\s+repeat this option .*", "", flag.help or "")
         lines += _entry([(_usage(flag), "")], words)
     words = "Read flags from a file, one a line; # begins a comment."
@@ -42,10 +42,10 @@ def command(module: ModuleType, takes_config: bool) -> str:
 
 
 def config(key: str) -> str:
-    """Returns the fields under a key of the config; of all for "all".
+    """Returns the fields under a key of the config, or all fields for "all".
 
     Raises:
-      UserError: there is no such key; the nearest is named.
+      UserError: there is no such key; the message suggests the nearest one.
     """
     if key == "all":
         return "\n\n".join(_section(name) for name in ("config", *_all_groups()))
@@ -63,7 +63,7 @@ def config(key: str) -> str:
 
 
 def _section(name: str) -> str:
-    """Returns the fields of a group, those with one doc together."""
+    """Returns the fields of a group; fields with the same doc are listed together."""
     is_root = name == "config"
     group = RunConfig() if is_root else describe.at(RunConfig(), name)
     lines = _filled(f"{name}: {describe.summary(type(group))}", "")
@@ -80,7 +80,7 @@ def _section(name: str) -> str:
 
 
 def _groups() -> Iterator[str]:
-    """Yields lines with the groups of the config; those of one kind are together."""
+    """Yields lines with the groups of the config; groups with the same doc are together."""
     names: dict[str, list[str]] = {describe.summary(RunConfig): ["config"]}
     for field in describe.fields(RunConfig()):
         if field.group is not None:
@@ -103,7 +103,7 @@ def _flag(field: describe.Field) -> str:
 
 
 def _flags_of(module: ModuleType) -> list[flags.Flag]:
-    """Returns the flags that a launcher: those of the config, its own, and others."""
+    """Returns the flags of a launcher: those of the config, its own, and others."""
     by_module = flags.FLAGS.flags_by_module_dict()
     names = ["launch.settings", sys.argv[0], module.__name__]
     names += [name for name in by_module if name.startswith("launch.")]
@@ -122,7 +122,7 @@ def _usage(flag: flags.Flag) -> str:
 
 
 def _entry(heads: list[tuple[str, str]], text: str) -> list[str]:
-    """Returns lines: each head, with its kind after it or in lines of its own, and the text."""
+    """Returns lines: each head, with its kind on the same line if it fits, and then the text."""
     lines = []
     for head, kind in heads:
         lines += _filled(head, "  ")
@@ -134,7 +134,7 @@ def _entry(heads: list[tuple[str, str]], text: str) -> list[str]:
 
 
 def _filled(text: str, first: str, others: str = _INDENT + "  ") -> list[str]:
-    """Returns a text in lines; no word is broken."""
+    """Returns a text wrapped into lines; no word is broken."""
     return textwrap.wrap(
         text,
         _WIDTH,
@@ -146,7 +146,7 @@ def _filled(text: str, first: str, others: str = _INDENT + "  ") -> list[str]:
 
 
 def _wrapped(doc: str) -> Iterator[str]:
-    """Yields the lines of a docstring; its commands stay as they are."""
+    """Yields the lines of a docstring; commands in it are not wrapped."""
     for paragraph in doc.split("\n\n"):
         is_command = paragraph.lstrip().startswith("python -m")
         yield from paragraph.split("\n") if is_command else _filled(paragraph, "", "")

@@ -21,8 +21,8 @@ _HELP = re.compile(r"--?(?:help|helpfull|helpshort|h|\?)(?:=(.*))?")
 def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """Returns (arguments for absl, "a.b=value" assignments).
 
-    `--config.budget.queries=200` and `--budget.queries=200` are the same; the value may also be
-    the next argument. Fields of the config itself need the prefix: `--config.seed=1`.
+    `--config.budget.queries=200` and `--budget.queries=200` are the same; the value may also be the
+    next argument. Fields of the config itself need the prefix: `--config.seed=1`.
     """
     ours, theirs = [], []
     arguments = iter(argv)
@@ -39,20 +39,20 @@ def split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 def run_main(
     main: Callable[[list[str]], int | None], on_interrupt: str = "", takes_config: bool = True
 ) -> None:
-    """Runs an absl main that is given the config's assignments.
+    """Runs an absl main function and passes it the config's assignments.
 
-    A `UserError` is printed without a traceback and exits with 2; Ctrl-C exits with 130, and
-    SIGTERM, once what was trained is saved, with 75, as does the loss of another process. `--help`
-    and `--version` exit with 0. Nothing here imports JAX, so that all of them and a mistyped flag
-    are answered at once.
+    A `UserError` is printed without a traceback and exits with 2. Ctrl-C exits with 130. SIGTERM,
+    once the training state is saved, exits with 75, and so does the loss of another process.
+    `--help` and `--version` exit with 0. Nothing here imports JAX, so that all of them and a
+    mistyped flag are answered at once.
 
     Args:
       main: returns the exit code; None is 0.
-      on_interrupt: what the user can do after one.
-      takes_config: whether the fields of a config are flags of it, for `--help`.
+      on_interrupt: what the user can do after an interrupt.
+      takes_config: whether config fields are flags, for `--help`.
     """
     show_plainly()
-    # Flag files may have fields of the config too.
+    # Flag files may contain config fields too.
     argv = [sys.argv[0], *_answered(lambda: flags.FLAGS.read_flags_from_files(sys.argv[1:], False))]
     theirs, assignments = split(argv)
     for argument in theirs[1:]:
@@ -65,14 +65,14 @@ def run_main(
             sys.exit(0)
 
     def guarded(rest: list[str]) -> int | None:
-        signal.signal(signal.SIGTERM, _stop)  # Until JAX is there (`parallel.preemption`).
+        signal.signal(signal.SIGTERM, _stop)  # Until `parallel.preemption` takes over.
         try:
             if rest[1:]:
                 raise UserError(f"unexpected argument {rest[1]!r}: flags are --NAME=VALUE")
             return main(assignments)
         except UserError as error:
             _complain(error)
-            if _is_joined():  # At its exit JAX would wait for all the others.
+            if _is_joined():  # A normal exit would make JAX wait for all other processes.
                 sys.stdout.flush()
                 os._exit(2)
             return 2
@@ -88,13 +88,13 @@ def run_main(
 
 
 def version() -> str:
-    """Returns the version of the package, and the revision if this is a checkout."""
+    """Returns the version of the package, with the revision if this is a checkout."""
     found = revision()
     return f"bridge-jax {bridge_jax.__version__}" + (f" ({found})" if found else "")
 
 
 def show_plainly() -> None:
-    """Escapes what would steer the terminal in log lines and tracebacks."""
+    """Escapes control characters in log lines and tracebacks."""
     handler = logging.get_absl_handler().python_handler
     if not isinstance(handler.formatter, shown.PlainFormatter):
         handler.setFormatter(shown.PlainFormatter(handler.formatter))
@@ -112,7 +112,7 @@ def _help(main: Callable[..., Any], wanted: str, takes_config: bool) -> str:
 
 
 def _answered(answer: Callable[[], Any]) -> Any:
-    """Returns the answer; ends the process with 2 where the flags are wrong."""
+    """Returns the answer, or ends the process with 2 if the flags are wrong."""
     try:
         return answer()
     except flags.Error as error:

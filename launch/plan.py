@@ -3,7 +3,7 @@
 python -m launch.plan --config=configs/medical_7b.py --topology=v5e:4x4
 python -m launch.plan --config=configs/studies/budget_scaling.py
 
-For a study, prints time, dollars and disk over all its runs, with shared stages counted once. For a
+For a study, prints time, dollars and disk over all its runs, counting shared stages once. For a
 run, compiles each step for the topology (`pip install 'bridge-jax[libtpu]'`; no TPU is needed), or
 for the local devices if none is given. Nothing is run or paid.
 """
@@ -52,7 +52,7 @@ def main(assignments: list[str]) -> None:
     from bridge_jax.planning import plan, proposals, tables
     from bridge_jax.planning.workload import TrainingWork, expected, list_work, opened
 
-    # Nothing is written, so nothing is lost: Ctrl-C stops at once, also in the compiler.
+    # Nothing is written, so Ctrl-C may stop the process at once, even in the compiler.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     validate(config, has_data=bool(config.data.path))
     logging.set_verbosity(logging.WARNING)

@@ -3,13 +3,12 @@ r"""Answers the questions of a file with a trained model.
 python -m launch.predict --model=models/student --data.path=new.jsonl \
     --out=answers.jsonl
 
-The model is an exported folder, the workdir of a run, or any checkpoint, whose task is then given
-by flags (`--data.kind`, `--data.choices`, `--data.instruction`). Questions and answers are JSON
-Lines or CSV, by the names of the files. Every setting with which a model is asked is a flag
-(`--generation.batch_size=128`; `bridge_jax.serving.models`). A killed run goes on with the same
-command.
+The model is an exported folder, the workdir of a run, or any checkpoint; for a checkpoint, flags
+give the task (`--data.kind`, `--data.choices`, `--data.instruction`). Questions and answers are
+JSON Lines or CSV, depending on the file names. Every setting of how a model is asked is a flag
+(`--generation.batch_size=128`; `bridge_jax.serving.models`). The same command resumes a killed run.
 
-Exits with 0, or with 1 if a row has an error; the others are answered all the same.
+Exits with 0, or with 1 if a row has an error; all other rows are answered.
 """
 
 from pathlib import Path
@@ -43,7 +42,7 @@ _BUDGET = flags.DEFINE_integer(
 
 
 def main(assignments: list[str]) -> int:
-    """Finds the model, answers, and prints what became of the rows."""
+    """Finds the model, answers the questions, and prints the outcome of the rows."""
     # These imports take seconds, so a mistyped flag is reported before them.
     from rich.console import Console
 

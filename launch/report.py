@@ -3,9 +3,10 @@
 python -m launch.report --workdir=runs/quickstart
 
 With `--ledger` it prints the payments instead, even during the run, and the requests that were cut
-off before an answer. `--csv=FILE` writes every request of the ledger to a spreadsheet, and
+off before an answer. `--csv=FILE` writes every request on the ledger to a CSV file, and
 `--write_off=JOB` gives up a batch job that its vendor has deleted. For a study over budgets,
-`--target_accuracy` prints the budget that reaches it, `--target_budget` the accuracy it buys.
+`--target_accuracy` prints the budget needed to reach it, and `--target_budget` the accuracy it
+buys.
 """
 
 import json
@@ -36,7 +37,7 @@ _MOST_LISTED = 20
 
 
 def main(assignments: list[str]) -> None:
-    """Writes the two files and prints the summary, or what the flags ask for instead."""
+    """Writes both report files and prints the summary, or does what the flags ask for instead."""
     if assignments:
         raise UserError(f"unexpected --{assignments[0]}: the run's own config is reported")
     workdir = Path(WORKDIR.value)
@@ -50,7 +51,7 @@ def main(assignments: list[str]) -> None:
     elif LEDGER.value or CSV.value:
         _show_ledger(workdir, Console())
     else:
-        from bridge_jax.report import page, words  # Takes seconds: the ledger needs none.
+        from bridge_jax.report import page, words  # Takes seconds, and the ledger does not need it.
 
         words.print_summary(page.write(workdir), Console())
 
@@ -82,7 +83,7 @@ def _write_off(workdir: Path, job_id: str) -> None:
 def _account(workdir: Path) -> accounts.Account:
     if not workdir.is_dir():
         raise UserError(f"--workdir={workdir}: no such folder; pass the workdir of a run")
-    return accounts.account_of(workdir)  # A study's ledger is where a run's own would be.
+    return accounts.account_of(workdir)  # A study's ledger is in the place of a run's own.
 
 
 def _show_ledger(workdir: Path, console: Console) -> None:
@@ -96,7 +97,7 @@ def _show_ledger(workdir: Path, console: Console) -> None:
 
 
 def _budget(config: Path) -> dict[str, Any]:
-    """Returns the caps; none where they are not known."""
+    """Returns the caps; {} if they are not known."""
     try:
         budget = json.loads(config.read_text(encoding="utf-8"))["budget"]
         return {name: budget[name] for name in ("queries", "usd")}
@@ -112,10 +113,10 @@ def print_ledger(
     """Prints the bill of a run or a study, its unknown requests, and the runs on its ledger.
 
     Args:
-      bill: of the ledger.
-      run: whose bill; None for that of all runs, a study's.
+      bill: the bill of the ledger.
+      run: the run to print; None prints all runs, for a study.
       budget: the run's `BudgetConfig` as JSON values; empty if it is not known.
-      console: where to.
+      console: where to print.
     """
     shown.say(console, f"Ledger   {bill.path}")
     if bill.of(run):
@@ -182,7 +183,7 @@ def _print_unknown(unknown: Sequence[Entry], console: Console) -> None:
 
 
 def _by_payment(bill: LedgerBill, run: str | None) -> tuple[list[Entry], list[Entry]]:
-    """Returns the paid entries of a run, or of all, and those without an answer."""
+    """Returns the paid entries of a run, or of all runs, and the entries without an answer."""
     entries = bill.of(run)
     paid = [entry for entry in entries if entry.outcome in _PAID]
     return paid, [entry for entry in entries if entry.outcome not in _PAID]

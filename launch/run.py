@@ -27,7 +27,7 @@ _DRY_RUN = flags.DEFINE_bool(
 
 
 def main(assignments: list[str]) -> None:
-    """Loads the config, runs the stages, writes the report."""
+    """Loads the config, runs the stages and writes the report."""
     from bridge_jax.config.fields import check
     from bridge_jax.config.io import load, override
 

@@ -1,6 +1,6 @@
 """The flags that choose a config and change it: its file, overlays, and its fields.
 
-A later one wins: the file, then the overlays in their order, then the fields.
+Later ones win: the file comes first, then the overlays in their order, then the fields.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,8 @@ def file() -> Path:
     """Returns the config's file.
 
     Raises:
-      UserError: none is named, or there is none; the nearest shipped config is named.
+      UserError: no config is named, or the file does not exist; the message may suggest the nearest
+        shipped config.
     """
     if not (named := _CONFIG.value):
         raise UserError("--config: name a Python file, or a shipped config such as quickstart")
@@ -48,12 +49,12 @@ def file() -> Path:
 
 
 def is_given() -> bool:
-    """Returns whether a config is named."""
+    """Returns whether `--config` is given."""
     return bool(_CONFIG.value)
 
 
 def changes(assignments: Sequence[str]) -> list[str | Change]:
-    """Returns what replaces values of the config, in order: overlays, then `assignments`.
+    """Returns the changes to the config, in order: overlays, then `assignments`.
 
     Raises:
       UserError: an overlay cannot be read, or has a wrong value.

@@ -3,8 +3,8 @@
 python -m launch.study --config=configs/studies/NAME.py --workdir=DIR
 
 The same command resumes after any interruption. It may run several times at once, on all hosts that
-share the disk: each process takes runs that no other is running, and shared stages run once. The
-last process to end writes the result. Every field of the runs' configs is a flag.
+share the disk: each process takes runs that no other process is running, and shared stages run
+once. The last process to finish writes the result. Every field of the runs' configs is a flag.
 """
 
 import fnmatch
@@ -21,7 +21,7 @@ _KEEP = flags.DEFINE_bool("keep_models", True, "Keep the models that no run need
 
 
 def main(assignments: list[str]) -> None:
-    """Runs the runs of the study that are not done, and writes its result."""
+    """Executes the runs of the study that are not done, and writes its result."""
     from bridge_jax.pipeline import storage
     from bridge_jax.study import RUNS_FILE
     from bridge_jax.study import study as studies

@@ -38,10 +38,10 @@ def take_turns(
     """Attempts the runs until all are done, or other processes are running the rest.
 
     Args:
-      runs: in the order in which they are tried.
-      attempt: returns `done`; `taken`: another process is running it; or `waits`: it needs a stage
-        that another process is running, so that it is tried again.
-      wait: called when no run could go on.
+      runs: the runs, in the order in which they are tried.
+      attempt: returns `done`; `taken` if another process is running the run; or `waits` if the run
+        needs a stage that another process is running, so that it is tried again.
+      wait: called after a round in which no run was done and at least one waits.
 
     Returns:
       The runs that other processes are running.
@@ -62,7 +62,7 @@ class Runs:
 
     Args:
       study: checked, with its shared ledger.
-      workdir: of the study.
+      workdir: the folder of the study.
       keep_models: whether to keep the parameters that no run needs any more.
       console: where progress is printed.
 
@@ -81,14 +81,14 @@ class Runs:
     def confirm(
         self, chosen: Sequence[StudyRun], agree: Callable[[Mapping[str, Quote]], None]
     ) -> None:
-        """Has the user agree, once, to what the teacher may cost in all of the chosen runs.
+        """Asks the user to agree, once, to what the teacher may cost in all of the chosen runs.
 
         Runs that share their answers count once.
         """
         quotes: dict[str, Quote] = {}
         for run in chosen:
             if is_paid(run.config.teacher) and not run.config.teacher.free:
-                with contextlib.suppress(UserError):  # It is reported when its turn comes.
+                with contextlib.suppress(UserError):  # It is reported when the run is attempted.
                     quotes |= self._prepared(run).quotes()
         if quotes and hosts.is_first():
             agree(quotes)
@@ -109,7 +109,7 @@ class Runs:
             return "waits"
         except UserError as error:
             if jax.process_count() > 1:
-                raise  # The other processes of this run are not told; they end with this one.
+                raise  # The other processes of this run cannot be told, so they end with this one.
             self.failed[run.folder] = str(error)
             shown.say(self.console, (f"  {run.folder}: {error}", "red"))
             return "done"
@@ -144,16 +144,16 @@ class Runs:
     def _drop_models(self) -> None:
         """Removes the parameters in the store that no unfinished run uses.
 
-        All processes of a run agree on which runs are finished; the first one removes.
+        All processes of a run agree on which runs are finished; only the first one removes files.
         """
         needed = set()
         for run in self.study.runs:
             job = self._prepared(run)
-            with contextlib.suppress(UserError):  # It is reported when its turn comes.
+            with contextlib.suppress(UserError):  # It is reported when the run is attempted.
                 if job.is_whole():
                     continue
                 needed.update(job.deep.items())
-            needed.update(storage.current(job.workdir).items())  # Of equal inputs.
+            needed.update(storage.current(job.workdir).items())  # Reused for equal inputs.
         if not hosts.is_first():
             return
         for params in (self.workdir / STAGES).glob(f"*/*/*/{PARAMS.name}"):
@@ -162,5 +162,5 @@ class Runs:
             if (name, folder.name) in needed or not manifest(folder):
                 continue
             with held(lock_of(folder)) as ours, contextlib.suppress(FileNotFoundError):
-                if ours and manifest(folder):  # No other process is running it again.
+                if ours and manifest(folder):  # No other process is rerunning this stage.
                     drop_model(folder)

@@ -2,8 +2,9 @@
 
     python -m launch.teacher_cost --config=configs/quickstart_gemini.py --budget.usd=0.1
 
-The flags are those of `launch.run`; data and models need not be here. The three lines are whether
-the teacher is paid (yes or no), the variables that may hold its key, and a sentence.
+The flags are those of `launch.run`; data and models need not be on this machine. The three lines
+are: whether the teacher is paid (yes or no), the environment variables that may hold its key, and a
+sentence.
 """
 
 import argparse

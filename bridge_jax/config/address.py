@@ -1,25 +1,25 @@
-"""Checks the addresses of servers, and whether a key may be sent to them."""
+"""Checks server addresses, and whether an API key may be sent to them."""
 
 import ipaddress
 from urllib.parse import parse_qsl, urlsplit
 
 from bridge_jax.errors import UserError
 
-# Parts of the names of query parameters that are secrets, such as `?api_key=...`.
+# A query parameter whose name contains one of these is a secret, such as `?api_key=...`.
 _SECRET = ("key", "token", "secret", "password", "sig", "auth")
 
 
 def check(url: str, name: str = "teacher.base_url") -> None:
-    """Raises a `UserError` unless `url` is empty, or an address of HTTP that holds no secret.
+    """Raises a `UserError` unless `url` is empty or an HTTP address that holds no secret.
 
     Args:
-      url: as the user wrote it. It is shown only where it holds no secret.
-      name: of the setting, for messages.
+      url: the address as the user wrote it; messages show it only if it holds no secret.
+      name: the name of the setting, for messages.
     """
     if not url:
         return
-    # Before anything is shown. (A password may hold any character, so that nothing can tell where
-    # one in a malformed address ends.)
+    # Checked before anything is shown: a password may contain any character, so in a malformed
+    # address nothing marks where it ends.
     if "@" in url:
         raise UserError(
             f"{name} holds a user name or a password (what stands before its @), which would be "
@@ -38,7 +38,7 @@ def check(url: str, name: str = "teacher.base_url") -> None:
 
 
 def is_private(url: str) -> bool:
-    """Returns whether `url` is HTTPS or this machine, so that a key can be sent there."""
+    """Returns whether `url` uses HTTPS or names this machine, so that a key can be sent there."""
     return urlsplit(url).scheme == "https" or is_loopback(_host(url))
 
 
@@ -56,10 +56,10 @@ def is_loopback(host: str) -> bool:
 
 
 def _host(url: str) -> str:
-    """Returns the host of an address of HTTP; "" if it is none."""
+    """Returns the host of an HTTP address; "" if `url` is not one."""
     try:
         parts = urlsplit(url)
-        _ = parts.port  # It is checked when it is read.
+        _ = parts.port  # Reading the port validates it.
     except ValueError:
         return ""
     is_http = parts.scheme in ("http", "https") and all(c.isprintable() and c != " " for c in url)

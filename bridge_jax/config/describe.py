@@ -1,7 +1,7 @@
-"""Describes the fields of a config for people: each with its type, its default and its doc.
+"""Describes config fields for people: the type, the default and the documentation of each.
 
-The docs are those of the dataclasses: under `Attributes:`, each entry is one name or several, a
-colon, and the text.
+The documentation comes from the docstrings of the dataclasses: an entry under `Attributes:` is one
+or more names, a colon, and the text.
 """
 
 import dataclasses
@@ -21,11 +21,12 @@ class Field(NamedTuple):
     """A field of a config.
 
     Attributes:
-      key: such as "data.pool".
-      kind: its type in words; "" of a group.
-      default: as a flag has it; "" of a group.
-      doc: of its dataclass; of a group, the first sentence of the group's own.
-      group: the dataclass of a group of fields; None for a value.
+      key: the dotted name, such as "data.pool".
+      kind: the type in words; "" for a group.
+      default: the default as written in a flag; "" for a group.
+      doc: its entry in the dataclass's docstring; for a group without an entry, the first line of
+        the group's own docstring.
+      group: the dataclass, if this is a group of fields; None for a value.
     """
 
     key: str
@@ -57,11 +58,11 @@ def summary(kind: type) -> str:
 
 
 def fields(config: Any, prefix: str = "") -> list[Field]:
-    """Returns the fields of a config or of one of its groups, in order; groups are not opened.
+    """Returns the fields of a config or of one of its groups, in order; groups are not expanded.
 
     Args:
       config: a dataclass; its values are the defaults.
-      prefix: of the keys, such as "data.".
+      prefix: text put before each field name to form its key, such as "data.".
     """
     said = docs(type(config))
     hints = typing.get_type_hints(type(config), include_extras=True)
@@ -81,7 +82,7 @@ def at(config: Any, key: str) -> Any:
     """Returns the group or the value under a key such as "warmup.train".
 
     Raises:
-      UserError: there is none; the nearest one is named.
+      UserError: there is no such key; the message suggests the nearest one.
     """
     found, passed = config, ""
     for name in key.split("."):

@@ -3,8 +3,9 @@
     epochs: Size = 3
     dropout: Annotated[float, Range(least=0, below=1)] = 0.0
 
-Every int has to fit in 32 bits and every float has to be finite there, since they end in such
-arrays. A text has to be Unicode. A tuple holds nothing twice and no empty text.
+Every int has to fit in 32 bits, and every float has to be finite in 32 bits, since they end up in
+arrays of that size. A string has to be valid Unicode without NUL. A tuple has no duplicates and no
+empty strings.
 """
 
 import dataclasses
@@ -27,10 +28,10 @@ class Range:
     """Requires a number in a range.
 
     Attributes:
-      above, least: the lower end, without or with the number itself.
-      below, most: the upper end, likewise.
-      also: one number outside that is allowed too.
-      what: a name of the quantity, for the message.
+      above, least: the lower bound, exclusive or inclusive.
+      below, most: the upper bound, exclusive or inclusive.
+      also: one number outside the range that is allowed too.
+      what: the name of the quantity, for the message.
     """
 
     above: float = -math.inf
@@ -41,12 +42,12 @@ class Range:
     what: str = ""
 
     def refuses(self, value: float) -> str:
-        """Returns the range in words, if `value` is outside."""
+        """Returns the range in words if `value` is outside it, else ""."""
         inside = self.above < value < self.below and self.least <= value <= self.most
         return "" if inside or value == self.also else self.words()
 
     def words(self) -> str:
-        """Returns the range as a message has it, such as "0 to below 1"."""
+        """Returns the range as messages show it, such as "0 to below 1"."""
         if self.most < math.inf or self.below < math.inf:
             high = f"below {self.below:g}" if self.below < math.inf else f"{self.most:g}"
             if self.least > -math.inf:
@@ -63,31 +64,31 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class OneOf:
-    """Requires one of some texts."""
+    """Requires one of the given strings."""
 
     names: Collection[str]
 
     def refuses(self, value: str) -> str:
-        """Returns the names, if `value` is none of them."""
+        """Returns the names if `value` is not among them, else ""."""
         return "" if value in self.names else f"one of {', '.join(self.names)}"
 
 
 class Unkeyed:
-    """Marks a field that changes the speed or the cost of a result, but not the result.
+    """Marks a field that affects the speed or the cost of a result, but not the result.
 
-    Such a field is in no key (`pipeline.stages`): a changed one makes no stage run again.
+    Such a field is left out of all keys (`pipeline.stages`): changing it makes no stage run again.
     """
 
     def refuses(self, value: Any) -> str:
-        """Returns "": any value will do."""
+        """Returns "": every value is accepted."""
         return ""
 
 
 class LocalPath(Unkeyed):
-    """Requires a local file or folder, which keys know by its content, not by its name."""
+    """Requires a path without a scheme such as gs://; keys identify it by its content."""
 
     def refuses(self, value: str) -> str:
-        """Returns what to give instead of an address such as gs://bucket/file."""
+        """Returns what to give instead of an address such as gs://bucket/file, else ""."""
         found = _SCHEME.match(value)
         if not found:
             return ""
@@ -95,10 +96,10 @@ class LocalPath(Unkeyed):
 
 
 class WebAddress:
-    """Requires the address of a server, or an empty text."""
+    """Requires the address of a server, or an empty string."""
 
     def refuses(self, value: str) -> str:
-        """Returns ""; raises a `UserError` that does not show what may hold a secret."""
+        """Returns "", or raises a `UserError` that shows nothing that may be secret."""
         address.check(value)
         return ""
 
@@ -115,14 +116,14 @@ Address = Annotated[str, WebAddress()]
 
 
 def check(config: Any, prefix: str = "") -> None:
-    """Checks type and value of every field of a dataclass and of those inside it.
+    """Checks the type and the value of every field of a dataclass, nested dataclasses included.
 
     Args:
       config: a dataclass.
-      prefix: what stands before a field's name in a message.
+      prefix: text put before a field's name in messages.
 
     Raises:
-      UserError: a value is not of its field's type, or not one that the field takes.
+      UserError: a value is not of its field's type, or the field does not accept it.
     """
     hints = typing.get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
@@ -169,7 +170,7 @@ def _check_plain(kind: Any, value: Any, key: str) -> None:
     elif kind is float:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         _require_type(is_number, key, value, "float")
-        fits = abs(value) <= LARGEST_FLOAT  # False of NaN.
+        fits = abs(value) <= LARGEST_FLOAT  # False for NaN.
         _require(fits, key, value, "a finite number that fits in 32 bits")
     elif kind is str:
         _require_type(isinstance(value, str), key, value, "str")
@@ -181,7 +182,7 @@ def _check_plain(kind: Any, value: Any, key: str) -> None:
 def _is_text(value: str) -> bool:
     try:
         return b"\0" not in value.encode()
-    except UnicodeEncodeError:  # half a surrogate pair, or a byte of a command line
+    except UnicodeEncodeError:  # half a surrogate pair, or an undecodable byte from a command line
         return False
 
 

@@ -6,8 +6,8 @@ An overlay is a TOML or YAML file with values for some fields of a config:
     [budget]
     queries = 40
 
-It is data: YAML is read by its safe loader, and nothing is executed. Each value is checked as a
-flag is, and an error names the file and the line.
+An overlay is data: YAML is read with the safe loader, and nothing is executed. Each value is
+checked like that of a flag, and an error names the file and, if it is known, the line.
 """
 
 import dataclasses
@@ -30,18 +30,19 @@ from bridge_jax.errors import UserError, brief, nearest, require
 
 
 class Change(NamedTuple):
-    """A value for a field of a config, of its type."""
+    """A new value for a config field, already of the field's type."""
 
     key: str
     value: Any
 
 
 def load(path: str | Path, *functions: str) -> Any:
-    """Returns the `RunConfig` of a Python file's get_config, or what another function returns.
+    """Returns the `RunConfig` of a Python file's `get_config()`, or the result of another function.
 
     Args:
       path: the file.
-      functions: the first of these that it has is called; by default `get_config`.
+      functions: names of functions; the first one that the file has is called. By default
+        `get_config`.
 
     Raises:
       UserError: there is no such file, or it has none of the functions.
@@ -64,10 +65,11 @@ def override(config: Any, changes: Iterable[str | Change]) -> Any:
 
     Args:
       config: a dataclass.
-      changes: "a.b=value", parsed by the field's type, or a `Change` (`read_overlay`).
+      changes: "a.b=value", parsed according to the field's type, or a `Change` (`read_overlay`).
 
     Raises:
-      UserError: a key is unknown, a value is not of its type, or `config` is no config.
+      UserError: a key is unknown, a value is not of its field's type, or `config` is not a
+        dataclass.
     """
     if not dataclasses.is_dataclass(config):
         raise UserError(f"the config is a {type(config).__name__}, not a RunConfig")
@@ -88,10 +90,11 @@ def to_json(config: Any) -> dict[str, Any]:
 
 
 def from_json(kind: Any, value: Any) -> Any:
-    """Returns the dataclass `kind` from the values of `to_json`; missing fields have defaults.
+    """Returns the dataclass `kind` built from the output of `to_json`; missing fields get defaults.
 
-    Fields that `kind` does not have are left out: the config in the workdir of an earlier version
-    may have settings that no longer exist, and `launch.report` and `launch.export` still read it.
+    Fields that `kind` does not have are ignored: the config in the workdir of an earlier version
+    may have settings that no longer exist, and `launch.report` and `launch.export` still have to
+    read it.
     """
     if typing.get_origin(kind) is tuple:
         return tuple(value)
@@ -102,7 +105,7 @@ def from_json(kind: Any, value: Any) -> Any:
 
 
 def read(kind: Any, path: Path) -> Any:
-    """Returns the dataclass `kind` that the file at `path` holds as JSON, checked field by field.
+    """Returns the dataclass `kind` that is stored as JSON at `path`, checked field by field.
 
     Raises:
       UserError: the file is damaged.
@@ -143,15 +146,15 @@ def _set(node: Any, path: list[str], value: str | Change, full: str) -> Any:
 
 
 def parse(text: str, kind: Any, key: str) -> Any:
-    """Returns the value that a text on the command line stands for.
+    """Returns the value of a string from the command line.
 
     Args:
-      text: as the user wrote it.
+      text: the string as the user wrote it.
       kind: the field's type, without annotations.
-      key: of the field, for messages.
+      key: the key of the field, for messages.
 
     Raises:
-      UserError: it is not of the type.
+      UserError: the string cannot be read as this type.
     """
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
@@ -169,7 +172,7 @@ def parse(text: str, kind: Any, key: str) -> Any:
         return text
     assert not isinstance(kind, types.UnionType)
     try:
-        if not text.isascii():  # Python reads the digits of every script.
+        if not text.isascii():  # Python accepts the digits of every script.
             raise ValueError
         return kind(text)
     except ValueError:
@@ -191,19 +194,19 @@ def _parse_pairs(text: str, key: str) -> dict[str, str]:
     return found
 
 
-_LineOf = Callable[[Sequence[str]], int]  # The line of a key, from 1; 0 if it is not known.
+_LineOf = Callable[[Sequence[str]], int]  # The line of a key, from 1; 0 if unknown.
 _HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(?:#.*)?")
 _ENTRY = re.compile(r"\s*([\w\"'.-][\w\"'. -]*?)\s*=")
 
 
 def read_overlay(path: str | Path) -> list[Change]:
-    """Returns the values of an overlay, in order, to be applied with `override`.
+    """Returns the changes in an overlay file, in order, to be applied with `override`.
 
     Args:
-      path: of a .toml, .yaml or .yml file, with fields and groups as in `RunConfig`.
+      path: a .toml, .yaml or .yml file with fields and groups as in `RunConfig`.
 
     Raises:
-      UserError: it cannot be read, a field is unknown, or a value is not one that its field takes.
+      UserError: the file cannot be read, a field is unknown, or a field does not accept its value.
     """
     path = Path(path)
     readers = {".toml": _read_toml, ".yaml": _read_yaml, ".yml": _read_yaml}
@@ -229,7 +232,7 @@ def read_overlay(path: str | Path) -> list[Change]:
 def _changes(
     kind: Any, values: Mapping[Any, Any], above: list[str], path: Path, line_of: _LineOf
 ) -> Iterator[Change]:
-    """Yields the changes of a group, which is the dataclass `kind`."""
+    """Yields the changes of one group, whose dataclass is `kind`."""
     hints = typing.get_type_hints(kind, include_extras=True)
     for name, value in values.items():
         names = [*above, str(name)]
@@ -252,9 +255,9 @@ def _changes(
 
 
 def _typed(hint: Any, value: Any, key: str) -> Any:
-    """Returns a value as the config has it; one of a wrong type stays, and `check_value` says so.
+    """Returns a value in the field's type; one of a wrong type is left for `check_value` to reject.
 
-    A text in place of a number is read as a flag is: YAML takes 1e-4 for a text.
+    A string in place of a number is parsed like a flag, since YAML reads 1e-4 as a string.
     """
     while typing.get_origin(hint) is Annotated:
         hint = typing.get_args(hint)[0]
@@ -272,7 +275,7 @@ def _read_toml(text: str) -> tuple[Any, _LineOf]:
     lines = text.splitlines()
 
     def line_of(names: Sequence[str]) -> int:
-        """Finds the first line that begins with the key; in what a text quotes it may be wrong."""
+        """Returns the first line that begins with the key; multi-line strings may mislead it."""
         above: list[str] = []
         for number, line in enumerate(lines, 1):
             if header := _HEADER.fullmatch(line):

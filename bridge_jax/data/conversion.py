@@ -1,13 +1,14 @@
 """Converts rows to examples: question, choices, gold answer and recorded rationales.
 
-An answer may name its choice in four ways: by its *text*, by a *letter* (A is the first; or by the
+An answer may name its choice in four ways: by its *text*, by a *letter* (A is the first; or the
 row's own labels, as in ARC and CommonsenseQA), by an *index* counted from 0 (the convention of
-Hugging Face's datasets) or by a *number* counted from 1. `data.answer_is` says which; "auto" takes
-an answer that only one way can read. It never takes a number counted from 1, which would be another
-choice as an index.
+Hugging Face datasets) or by a *number* counted from 1. `data.answer_is` says which; "auto" accepts
+an answer that can be read in only one of these ways. It never reads a number as counted from 1,
+since the same number as an index is another choice.
 
-A file has one convention for how numbers name choices, so that is also checked over all rows: an
-error names the setting if some rows hold indices and others texts, or if no number is ever 0.
+A file has one convention for how numbers name choices, so this is also checked over all rows. An
+error names the setting if some rows hold indices and others texts, or if no number is 0 and some
+are the number of choices.
 """
 
 import dataclasses
@@ -34,10 +35,11 @@ class Choices(NamedTuple):
     """The choices of one question.
 
     Attributes:
-      texts: of each choice, in order, all different.
-      labels: the row's own names of the choices, as "A" or "1", in capitals; empty if none.
-      of: where they are listed: in the row's column; in its question; or in the task, for all rows.
-      are_numbers: whether the row's own were numbers, not strings.
+      texts: the text of each choice, in order, all different.
+      labels: the row's own labels of the choices, such as "A" or "1", in capitals; empty if none.
+      of: where the choices are listed: in a column of the row; in its question; or in the task, for
+        all rows.
+      are_numbers: whether the choices in the row's column were numbers, not strings.
     """
 
     texts: tuple[str, ...]
@@ -47,17 +49,18 @@ class Choices(NamedTuple):
 
 
 class RowReader:
-    """Converts rows to examples one by one, and checks that ids and questions are unique.
+    """Converts rows to examples; checks that ids are unique and no question is in two splits.
 
-    Columns are found by our name or by what `config.columns` maps it to: `question`, `answer`,
-    `split` (required, but an answer is not where `config.labelled` is false, nor in the test), and
-    `id`, `domain`, `choices`, `rationale`, `rationales`, `human_rationale` (optional).
-    `teacher_answer` is read only if `config.columns` maps it: it is then appended to
-    `rationale` as our answer line, for recorded teachers whose texts leave the answer out.
+    A column is found by our name or by the one that `config.columns` maps it to. `question`,
+    `answer` and `split` are required; an answer is optional in the test, and everywhere if
+    `config.labelled` is false. `id`, `domain`, `choices`, `rationale`, `rationales` and
+    `human_rationale` are optional. `teacher_answer` is read only if `config.columns` maps it: it is
+    then appended to `rationale` as our answer line, for recorded teachers whose texts leave the
+    answer out.
 
     Attributes:
       columns: the reader of single columns.
-      replaced: rows in whose texts U+FFFD stands for an invalid character.
+      replaced: the number of rows in which U+FFFD replaced an invalid character.
     """
 
     def __init__(self, config: DataConfig):
@@ -69,7 +72,7 @@ class RowReader:
         self._has_zero = False
 
     def example(self, row: Row, split: str) -> Example:
-        """Returns the row, which has its columns, as an Example of `split`; raises BadRowError."""
+        """Returns a row with checked columns as an Example of `split`; raises BadRowError."""
         columns, replaced_before = self.columns, self.columns.replaced
         example, found = self.question(row)
         if "id" in self._config.columns:
@@ -91,7 +94,7 @@ class RowReader:
         Its id is empty if the row has none.
 
         Raises:
-          BadRowError: it has no question that can be asked.
+          BadRowError: its question or its choices are missing or malformed.
         """
         columns, config = self.columns, self._config
         question = columns.text(row, "question")
@@ -110,7 +113,7 @@ class RowReader:
         return example, found
 
     def gold(self, row: Row, example: Example, found: Choices | None) -> str:
-        """Returns the gold answer of a question that `question` returned; raises BadRowError."""
+        """Returns the gold answer of an example that `question` returned; raises BadRowError."""
         return self._choice(row, example, found) if found else self._open_answer(row, example)
 
     def doubt(self) -> str:
@@ -133,9 +136,9 @@ class RowReader:
         return ""
 
     def _choices(self, row: Row, question: str) -> Choices | None:
-        """Returns the closed set: the row's own, the config's, or the options in the question.
+        """Returns the choices: the row's own, the config's, those in the question, or its classes.
 
-        Returns None if the answer is a number or a free text. Raises BadRowError.
+        Returns None if answers of this kind have no choices. Raises BadRowError.
         """
         column, kind = self.columns.name("choices"), self._config.kind
         own = _read_choices(self.columns.raw(row, "choices"), column, self.columns.clean)
@@ -167,7 +170,7 @@ class RowReader:
         column, text = self.columns.name("answer"), self.columns.text(row, "answer")
         value = self.columns.raw(row, "answer")
         if example.kind == "numeric" and isinstance(value, float):
-            # JSON writes a point, whatever mark `data.decimal` says.
+            # JSON has a decimal point, whatever `data.decimal` says.
             text = numbers.from_json(value, example.decimal)
         answer = parse_answer(text, example)
         if answer is None:
@@ -182,11 +185,11 @@ class RowReader:
                 f"{column} is not a number",
                 "data.kind=numeric reads numbers only: set data.kind=choice, label or text",
             )
-        # A number keeps the digits that it was written with.
+        # A number keeps the digits with which it was written.
         return text if example.kind == "numeric" else answer
 
     def _choice(self, row: Row, example: Example, found: Choices) -> str:
-        """Returns the gold answer of a question with choices: the text of one."""
+        """Returns the gold answer of a question with choices: the text of one of them."""
         column, how = self.columns.name("answer"), self._config.answer_is
         value = self.columns.raw(row, "answer")
         if isinstance(value, bool):
@@ -207,7 +210,7 @@ class RowReader:
             if how == "auto" and number is not None:
                 self._first.setdefault(named[0], place)
             return found.texts[named[1]]
-        # A label may also be named by the letter that it has in the question.
+        # A label may also be named by its letter in the question.
         answer = parse_answer(value, example) if isinstance(value, str) else None
         if answer is not None and how == "auto":
             return answer
@@ -244,7 +247,7 @@ class RowReader:
         return {name: text for name, text in texts.items() if text}
 
     def _teacher_answer(self, row: Row, found: Choices | None) -> str:
-        """Returns the choice of a recorded teacher, or else its text; may be empty."""
+        """Returns the choice that a recorded teacher names, or else its text; may be empty."""
         text = self.columns.text(row, "teacher_answer", required=False)
         value, how = self.columns.raw(row, "teacher_answer"), self._config.answer_is
         if not found or not text or (how == "auto" and isinstance(value, str)):
@@ -266,7 +269,7 @@ class RowReader:
             content = json.dumps([example.question, example.choices, example.answer])
             digest = hashlib.sha256(content.encode()).hexdigest()[:16]
             name, number = digest, 1
-            while name in self._ids:  # Repeats of a row get a number.
+            while name in self._ids:  # Repeated rows are numbered.
                 number += 1
                 name = f"{digest}-{number}"
             example = dataclasses.replace(example, id=name)
@@ -281,7 +284,7 @@ class RowReader:
 
 
 def _other_marks(text: str, decimal: numbers.DecimalMark) -> str:
-    """Returns how to have `text` read as a number, if it is one by another decimal mark."""
+    """Returns advice on `data.decimal` if `text` is a number with another decimal mark, or ""."""
     marks: tuple[numbers.DecimalMark, ...] = (".", ",")
     ways = []
     for mark in marks:
@@ -295,20 +298,21 @@ def _read_choices(value: Any, column: str, clean: Callable[[str], str]) -> Choic
     """Returns the options in a `choices` column, or None if there are none.
 
     Args:
-      value: a list of texts or numbers; a list of {"label": "A", "text": "..."}; their columns,
-        {"label": ["A", ...], "text": [...]}; or {"A": "...", ...}, where null is no option.
-      column: its name, for messages.
+      value: a list of texts or numbers; a list of {"label": "A", "text": "..."}; the same by
+        columns, {"label": ["A", ...], "text": [...]}; or {"A": "...", ...}, null being no option.
+      column: the column's name, for messages.
       clean: applied to each text.
 
     Raises:
-      BadRowError: it is none of these, there is one option, or one is empty or repeated.
+      BadRowError: the value has none of these forms or a single option, or an option is empty or
+        repeated.
     """
     if value is None:
         return None
     pairs = _pairs(value)
     if pairs is None or not all(map(_is_text, pairs[0] + pairs[1])):
         raise bad_value(column, value, "is not a list of texts or numbers")
-    # White space is joined, since each option is shown on a line of its own.
+    # White space is collapsed, since each option is shown on a line of its own.
     labels, texts = ([clean(" ".join(str(each).split())) for each in part] for part in pairs)
     if not texts and not labels:
         return None
@@ -331,7 +335,7 @@ def _read_choices(value: Any, column: str, clean: Callable[[str], str]) -> Choic
 
 
 def _pairs(value: Any) -> tuple[list[Any], list[Any]] | None:
-    """Returns (labels, texts) of a `choices` column, or None for another kind of value."""
+    """Returns (labels, texts) of a `choices` column, or None for a value of another form."""
     if isinstance(value, Mapping):
         if value.keys() != {"label", "text"}:
             kept = {label: text for label, text in value.items() if text is not None}
@@ -352,12 +356,12 @@ def _is_text(value: Any) -> bool:
 
 
 def _bare(letter: str) -> str:
-    """Returns a letter or label without its brackets and points, in capitals."""
+    """Returns a letter or label in capitals, without parentheses, periods and colons around it."""
     return letter.strip("().: ").upper()
 
 
 def _without_letters(texts: list[str]) -> list[str]:
-    """Returns texts without "A)", "(b)" or "C." before them, if all have their letter."""
+    """Returns texts without a leading "A)", "(b)" or "C.", if each starts with its own letter."""
     marks = [
         re.match(rf"(?:\({letter}\)|{letter}[).])", text, re.IGNORECASE | re.ASCII)
         for text, letter in zip(texts, _LETTERS)
@@ -370,11 +374,11 @@ def _without_letters(texts: list[str]) -> list[str]:
 def _shown_in(question: str, options: Choices, kind: AnswerKind) -> str:
     """Returns the question with a row's own options below it, unless it lists them already.
 
-    So teacher, assistant and student all see the options. Options of kind "choice" get letters,
-    labels get none.
+    This way teacher, assistant and student all see the options. Options of kind "choice" get
+    letters, labels get none.
 
     Raises:
-      BadRowError: the question lists them in another order, or there are more than letters.
+      BadRowError: the question lists them in another order, or there are more options than letters.
     """
     listed, own = (
         [" ".join(text.split()).casefold() for text in texts]
@@ -396,7 +400,7 @@ def _shown_in(question: str, options: Choices, kind: AnswerKind) -> str:
 
 
 def _readings(value: Any, options: Choices, kind: AnswerKind) -> dict[Way, int]:
-    """Returns the choice that `value` names, counted from 0, by each way that reads it."""
+    """Returns, for each way that can read `value`, the index of the choice that it names."""
     found: dict[Way, int] = {}
     text, number = str(value).strip(), _whole(value)
     if isinstance(value, float) and number is not None and text not in options.texts:
@@ -408,7 +412,7 @@ def _readings(value: Any, options: Choices, kind: AnswerKind) -> dict[Way, int]:
     elif len(same) == 1:
         found["text"] = same[0]
     elif len(name) > 1 and name not in labels:
-        # Parsed like a reply: punctuation does not matter, nor a letter before the text.
+        # Parsed like a reply: punctuation and a letter before the text do not matter.
         match = parse_answer(text, Example("", "", "", kind, options.texts))
         if match is not None:
             found["text"] = options.texts.index(match)
@@ -425,7 +429,10 @@ def _readings(value: Any, options: Choices, kind: AnswerKind) -> dict[Way, int]:
 
 
 def _whole(value: Any) -> int | None:
-    """Returns a whole number, also one of digits or of a float column that has gaps; or None."""
+    """Returns a whole number as an int, or None.
+
+    It may be a string of digits, or a float: integer columns with gaps are read as floats.
+    """
     if isinstance(value, str):
         return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else None
     return int(value) if value == value // 1 else None
@@ -438,16 +445,16 @@ def _named_by(
 
     Args:
       value: a text or a number, not a truth value.
-      options: of the question or of the task.
+      options: the choices of the question or of the task.
       kind: choice or label.
       answer_is: one of the four ways, or `auto`.
-      column: of the answer, for messages.
+      column: the name of the answer's column, for messages.
 
     Returns:
-      The way (`either` if several name the same option) and the option's place from 0.
+      The way (`either` if several name the same option) and the option's index.
 
     Raises:
-      BadRowError: `auto`, and the answer names different options by different ways.
+      BadRowError: `answer_is` is `auto`, and the answer names different options in different ways.
     """
     found = _readings(value, options, kind)
     if answer_is != "auto":
@@ -459,7 +466,7 @@ def _named_by(
     if len(found) > 1 and len(set(found.values())) == 1:
         return "either", next(iter(found.values()))
     if options.of == "task" and "text" in found:
-        return "text", found["text"]  # The task's labels are written as in its answers.
+        return "text", found["text"]  # The task's labels are spelled as in the answers.
     if "index" in found and not isinstance(value, str | float) and not options.are_numbers:
         return "index", found["index"]
     if list(found) == ["index"] and isinstance(value, str) and number is not None:

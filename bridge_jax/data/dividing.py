@@ -1,7 +1,7 @@
 """Divides rows without a split into pool, dev and test, and draws samples of a split.
 
-Both depend on the seed and on what the examples say, not on their order in the file: a row that is
-added moves few others.
+Both depend on the seed and on the content of the examples, not on their order in the file, so an
+added row moves few others.
 """
 
 import collections
@@ -19,19 +19,19 @@ from bridge_jax.config import DataConfig
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 
-# The estimated Jaccard similarity of the pieces of two questions from which they are said to repeat
-# each other, and the hash functions of the estimate, whose error is at most 0.04. Our defaults.
+# The estimated Jaccard similarity of pieces from which two questions count as near-duplicates, and
+# the hash functions of the estimate, whose standard error is at most 0.045. Our defaults.
 _ALIKE, _HASHES = 0.8, 128
-# Bands, and hashes in each: two questions are compared if they agree in all hashes of a band. Of
-# the pairs with a similarity of 0.8 two in five do, and of those with 0.9 more than nine in ten.
+# Bands, and hashes per band: two questions are compared if they agree in all hashes of a band. Two
+# in five of the pairs with a similarity of 0.8 do, and over nine in ten of those with 0.9.
 _BANDS, _BAND = 9, 13
-_COMPARED = 16  # Questions of a bucket, at most, that each other one is compared with. Our default.
-_PIECE = 5  # Characters. Words would not do where a script has no spaces between them.
-_LONG = 5_000  # Examples; for as many or more, progress is shown.
+_COMPARED = 16  # The most questions of a bucket that another one is compared with. Our default.
+_PIECE = 5  # Characters. Words would not work for scripts without spaces between them.
+_LONG = 5_000  # From this many examples on, progress is shown.
 
 
 class Divided(NamedTuple):
-    """The three parts, in the order of the file, and how many groups of near-duplicates there are.
+    """The three parts, each in file order, and the number of groups of near-duplicates.
 
     A group has two or more examples, all in one part.
     """
@@ -45,16 +45,16 @@ class Divided(NamedTuple):
 def divide(examples: Sequence[Example], config: DataConfig, seed: int) -> Divided:
     """Divides the examples of a file.
 
-    Every label gives its share to dev and test, as far as whole groups of near-duplicates allow;
-    one that has few examples gives half of them at most.
+    Every label gives its share to dev and test, as far as whole groups of near-duplicates allow. If
+    there are several labels, each gives at most half of its examples.
 
     Args:
-      examples: rows of a file, in its order.
-      config: says the shares; with a `test_path`, none is for the test.
-      seed: draws them.
+      examples: the examples of a file, in file order.
+      config: holds the shares; with a `test_path`, none goes to the test.
+      seed: the seed of the random order.
 
     Raises:
-      UserError: one of the parts would be empty.
+      UserError: dev or test has a share but would be empty, or the test has no share.
     """
     groups = group_alike([example.question for example in examples])
     keys = [_key(example, seed) for example in examples]
@@ -89,7 +89,7 @@ def divide(examples: Sequence[Example], config: DataConfig, seed: int) -> Divide
 
 
 def sample(examples: Sequence[Example], count: int, seed: int) -> tuple[Example, ...]:
-    """Returns `count` of the examples, drawn by `seed`, in their order; all if `count` is 0.
+    """Returns `count` of the examples, drawn with `seed`, in their given order; 0 returns all.
 
     A smaller sample is part of a larger one.
     """
@@ -100,16 +100,16 @@ def sample(examples: Sequence[Example], count: int, seed: int) -> tuple[Example,
 
 
 def group_alike(questions: Sequence[str]) -> list[list[int]]:
-    """Returns the indices of questions that nearly repeat each other, as groups in file order.
+    """Returns groups of the indices of questions that nearly repeat each other, in file order.
 
-    Each question is compared with the first of every group that locality-sensitive hashing of
+    Each question is compared with the first one of every group that locality-sensitive hashing of
     MinHash signatures finds near it, in an order that depends on the questions alone. A question
-    near several groups joins them. Where many questions share a text, such as a disclaimer, each is
-    compared with a few of them. So time and memory grow with the number of questions, not with its
-    square: a question takes 512 bytes for its signature, and about as many for the search.
+    near several groups merges them. If many questions share a text, such as a disclaimer, each is
+    compared with only a few of them. So time and memory grow linearly with the number of questions:
+    a question takes 512 bytes for its signature, and about as many for the search.
 
     Args:
-      questions: texts; capitals and white space are not compared.
+      questions: texts; case and white space are ignored.
     """
     places: dict[bytes, list[int]] = collections.defaultdict(list)
     for i, question in enumerate(questions):
@@ -141,7 +141,7 @@ def _signatures(questions: Sequence[str]) -> np.ndarray:
 
 
 def _joined(signatures: np.ndarray) -> list[int]:
-    """Returns for each of N signatures the first of its group."""
+    """Returns, for each of N signatures, the index of the first one of its group."""
     leader = list(range(len(signatures)))
 
     def leader_of(n: int) -> int:
@@ -168,15 +168,15 @@ def _joined(signatures: np.ndarray) -> list[int]:
 
 
 def _buckets(signatures: np.ndarray) -> np.ndarray:
-    """Returns for each of N signatures its bucket of each band, int64[N, _BANDS].
+    """Returns the bucket of each of N signatures in each band, int64[N, _BANDS].
 
-    Signatures that agree in a whole band are in one bucket of it. -1 is a bucket of one signature.
+    Signatures that agree in a whole band share its bucket. -1 is a bucket of one signature.
     """
     found = np.empty((len(signatures), _BANDS), np.int64)
     factors = np.random.default_rng(0).integers(2**64, size=_BAND, dtype=np.uint64)
     for band in range(_BANDS):
         part = signatures[:, band * _BAND : (band + 1) * _BAND]
-        # Different bands may have the same sum; then a few more signatures are compared.
+        # Different hashes may have the same sum; then a few more signatures are compared.
         sums = (part.astype(np.uint64) * factors).sum(axis=1, dtype=np.uint64)
         _, numbers, counts = np.unique(sums, return_inverse=True, return_counts=True)
         found[:, band] = np.where(counts[numbers] > 1, numbers * _BANDS + band, -1)
@@ -184,7 +184,7 @@ def _buckets(signatures: np.ndarray) -> np.ndarray:
 
 
 def _check_part(part: str, share: float, count: int, total: int, config: DataConfig) -> None:
-    """Raises a `UserError` if a part that the run needs got no example."""
+    """Raises a `UserError` if a part that the run needs has no examples."""
     setting = f"data.{part}_share={share:g}"
     if part == "test" and not share:
         raise UserError(
@@ -200,23 +200,23 @@ def _check_part(part: str, share: float, count: int, total: int, config: DataCon
 
 
 def _key(example: Example, seed: int) -> bytes:
-    """Returns the place of an example in the order that `seed` draws."""
+    """Returns the sort key of an example in the random order of `seed`."""
     return hashlib.sha256(_bytes(json.dumps([seed, example.question, example.id]))).digest()
 
 
 def _label(example: Example, config: DataConfig) -> str:
-    """Returns the label of an example, of those that all rows share; "" if it has none."""
+    """Returns an example's gold label; "" if it has none, or the rows share no set of labels."""
     is_shared = example.kind == "label" or (example.kind == "choice" and config.choices)
     return (example.answer or "") if is_shared else ""
 
 
 def _plain(question: str) -> str:
-    """Returns a text as it is compared: without capitals, with single spaces."""
+    """Returns a text as it is compared: in lower case, with single spaces."""
     return " ".join(question.casefold().split())
 
 
 def _pieces(text: str) -> set[bytes]:
-    """Returns the pieces of a text that its signature is made of."""
+    """Returns the overlapping pieces of a text from which its signature is made."""
     return {_bytes(text[i : i + _PIECE]) for i in range(max(1, len(text) - _PIECE + 1))}
 
 

@@ -1,8 +1,8 @@
 """Examples (a question with its gold answer), their splits, and the task that they share.
 
-The task holds an instruction for every question, and descriptions of the labels. Prompts of
-teacher, assistant and student have it (`text.prompts`, `teachers.prompts`). Short tasks are
-`data.instruction` and `data.label_descriptions`; longer ones are a TOML file, `data.task_file`:
+The task holds an instruction for all questions, and descriptions of the labels. The prompts of
+teacher, assistant and student contain it (`text.prompts`, `teachers.prompts`). A short task is set
+by `data.instruction` and `data.label_descriptions`, a longer one by a TOML file, `data.task_file`:
 
     instruction = "Which team has to handle this support ticket?"
 
@@ -24,7 +24,7 @@ from bridge_jax.data.rows import BadRows
 from bridge_jax.errors import UserError
 
 AnswerKind = Literal["choice", "label", "numeric", "math", "text"]
-OPEN: tuple[AnswerKind, ...] = ("numeric", "math", "text")  # They have no options.
+OPEN: tuple[AnswerKind, ...] = ("numeric", "math", "text")  # Kinds without options.
 
 _TASK_KEYS = ("instruction", "labels")
 _TASK_FORM = 'it holds instruction = """...""" and a table [labels] with label = "description"'
@@ -35,7 +35,7 @@ class Task:
     """The task of a dataset, the same for all of its questions.
 
     Attributes:
-      instruction: for all questions; empty where each question has its own.
+      instruction: the instruction for all questions; empty if each question has its own.
       label_descriptions: label -> its meaning; not every label needs one.
     """
 
@@ -54,19 +54,19 @@ class Example:
 
     Attributes:
       id: unique within the dataset, over all splits.
-      question: the text for a model: context and options included, no instruction.
-      answer: the gold answer, one of `choices` unless `kind` is in `OPEN`; None where nobody has
-        given one. What needs it reads `gold`.
+      question: the text for a model, with context and options, without the instruction.
+      answer: the gold answer, one of `choices` unless `kind` is in `OPEN`; None if nobody has given
+        one. Code that needs one reads `gold`.
       kind: how answers are parsed and compared (`bridge_jax.data.answers`).
       choices: the texts of the options in order (choice), the closed set of labels (label), or
         empty (numeric, math, text).
       domain: sub-domain or source, for reports and for spotting semantic collapse; may be empty.
-      rationales: the texts of a recorded or programmatic teacher, by name of the variant. Only
-        teachers read them, since the budget pays for them.
-      min_rouge: the least ROUGE-L with the gold answer of a right answer (text).
-      task: the instruction for this and all others of the dataset.
+      rationales: variant -> the text of a recorded or programmatic teacher. Only teachers read
+        them, since the budget pays for them.
+      min_rouge: the minimum ROUGE-L with the gold answer for an answer to be right (text).
+      task: the task of this and all other examples of the dataset.
       decimal: the decimal mark of numbers (`bridge_jax.data.numbers`).
-      budget: the most tokens to think for, which the prompt then says; 0 says nothing.
+      budget: the maximum number of thinking tokens, which the prompt states; 0 states nothing.
     """
 
     id: str
@@ -86,7 +86,7 @@ class Example:
         """The gold answer.
 
         Raises:
-          ValueError: there is none. No answer may be learned or compared as if it were one.
+          ValueError: there is none. A missing answer must not be trained on or compared as one.
         """
         if self.answer is None:
             raise ValueError(f"example {self.id!r} has no gold answer")
@@ -102,10 +102,11 @@ class Splits:
       dev: for early stopping, thresholds and other choices; never trained on.
       test: only for the report.
       bad: rows that were left out because of `data.on_bad_row="skip"`.
-      cut: for each split that `data.pool`, `dev` or `test` made a sample of, its rows before.
-      replaced: rows in whose texts U+FFFD stands for an invalid character.
+      cut: split -> its number of rows before sampling, for splits that `data.pool`, `data.dev` or
+        `data.test` made smaller.
+      replaced: the number of rows in which U+FFFD replaced an invalid character.
       divided: whether the rows had no split and were divided here (`data.dividing`).
-      groups: then, how many groups of questions nearly repeat each other, each in one split.
+      groups: if so, the number of groups of near-duplicate questions; each group is in one split.
     """
 
     pool: tuple[Example, ...]
@@ -141,7 +142,7 @@ def read_task(config: DataConfig) -> Task:
         raise UserError(f"{where}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{where}: is not UTF-8 (byte {error.start}); save it as UTF-8") from None
-    except (ValueError, RecursionError) as error:  # An integer of 5,000 digits is a ValueError.
+    except (ValueError, RecursionError) as error:  # A 5,000-digit integer raises a ValueError.
         raise UserError(f"{where}: is not TOML: {error}; {_TASK_FORM}") from None
     for key in value:
         if key not in _TASK_KEYS:
@@ -160,7 +161,7 @@ def read_task(config: DataConfig) -> Task:
 def with_task_text(config: DataConfig) -> DataConfig:
     """Returns `config` with the content of its task file in place of the file's name.
 
-    So a workdir holds the task of its run, even if the file is moved or changed later.
+    A workdir therefore holds the task of its run, even if the file is moved or changed later.
     """
     if not config.task_file:
         return config
@@ -174,7 +175,7 @@ def with_task_text(config: DataConfig) -> DataConfig:
 
 
 def check_labels(task: Task, labels: Iterable[str]) -> None:
-    """Raises a `UserError` unless every description is of one of the data's labels."""
+    """Raises a `UserError` unless every description belongs to one of the data's labels."""
     known = sorted(set(labels))
     for label in task.label_descriptions:
         if label in known:

@@ -1,11 +1,11 @@
-"""Reads rows of files: JSON Lines, CSV and Parquet. `data.hub` reads datasets.
+"""Reads rows from files: JSON Lines, CSV and Parquet. `data.hub` reads datasets.
 
-A fault of one row, such as JSON nested very deeply or a line with too many cells, makes it a row
-with a problem; it raises nothing. JSON Lines may have blank lines, any kind of line end, and be in
-UTF-16 or UTF-32 if the first bytes show it.
+A fault of one row, such as deeply nested JSON or a line with too many cells, raises nothing: the
+row is yielded with a `problem`. JSON Lines may have blank lines and any kind of line ending, and
+may be in UTF-16 or UTF-32 if the first bytes show it.
 
-CSV has a header. Its separator is a comma, a semicolon, a tab or a bar, whichever the beginning of
-the file agrees with best. Cells are texts, and an empty one is no value.
+CSV has a header. Its separator is a comma, a semicolon, a tab or a vertical bar, whichever fits the
+beginning of the file best. Cells are texts; an empty cell is a missing value.
 """
 
 import csv
@@ -22,10 +22,10 @@ import numpy as np
 from bridge_jax.data.rows import BadRowError, Row, names, shown
 from bridge_jax.errors import UserError
 
-_MAX_DIGITS = 4_000  # Of an integer; Python's own limit is 4,300.
-_MAX_CELL = 10_000_000  # Characters of a cell; a longer one is a quotation mark that is not closed.
+_MAX_DIGITS = 4_000  # Digits of an integer; Python's own limit is 4,300.
+_MAX_CELL = 10_000_000  # Characters of a cell; a longer one means an unclosed quotation mark.
 _MAX_NAME = 100  # Characters of a column's name; a longer one is a text, not a header.
-_SAMPLE = 100  # Records by which the separator is chosen.
+_SAMPLE = 100  # Lines from which the separator is chosen.
 _SEPARATORS = ",;\t|"
 
 _PARQUET = b"PAR1"
@@ -41,7 +41,7 @@ _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 
 
 class WrittenFloat(float):
-    """A JSON number with a fraction or an exponent, whose text has the digits of the file."""
+    """A JSON number with a fraction or an exponent, which prints with the digits of the file."""
 
     def __init__(self, text: str):
         self._text = text
@@ -53,15 +53,16 @@ class WrittenFloat(float):
 
 
 def read_file(source: str, path: str, setting: str) -> Iterator[Row]:
-    """Yields the rows of the file at `path`, blank ones left out.
+    """Yields the rows of the file at `path`, without blank ones.
 
     Args:
       source: the file's format, a key of `READERS`.
-      path: of the file.
-      setting: the one that names it, for messages: `data.path`, `data.test_path`, `instruct.path`.
+      path: the path of the file.
+      setting: the setting that names it, for messages: `data.path`, `data.test_path` or
+        `instruct.path`.
 
     Raises:
-      UserError: there is no such file, or it is of another format.
+      UserError: there is no such file, or it has another format.
     """
     file, where = Path(path), f"{setting}={path}"
     if file.is_dir():
@@ -82,7 +83,7 @@ def read_file(source: str, path: str, setting: str) -> Iterator[Row]:
 
 
 def section(setting: str) -> str:
-    """Returns the part of the config that a setting is in: `data` of `data.path`."""
+    """Returns the part of the config that a setting is in: `data` for `data.path`."""
     return setting.partition(".")[0]
 
 
@@ -92,7 +93,7 @@ def _jsonl(path: str, where: str) -> Iterator[Row]:
     # Invalid bytes of UTF-8 are kept as surrogates, so that their lines can be named.
     errors = "surrogateescape" if encoding.startswith("utf-8") else "surrogatepass"
     try:
-        # A JSON string holds no line break, but it may hold the separators of str.splitlines.
+        # A JSON string holds no line break, but it may hold the other separators of str.splitlines.
         with Path(path).open(encoding=encoding, errors=errors) as lines:
             for number, line in enumerate(lines, 1):
                 text = line.lstrip("\ufeff")
@@ -142,7 +143,7 @@ def _integer(text: str) -> int:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns a JSON object; raises a BadRowError if it has a key twice."""
+    """Returns a JSON object; raises a BadRowError if a key is in it twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -179,7 +180,7 @@ def _csv(path: str, where: str) -> Iterator[Row]:
     with read() as lines:
         separator = _separator(lines)
     with read() as lines:
-        # Only `strict` tells a quotation mark that is not closed.
+        # Only `strict` detects an unclosed quotation mark.
         records = csv.reader(lines, delimiter=separator, strict=True)
         header: list[str] = []
         while True:
@@ -205,9 +206,9 @@ def _csv(path: str, where: str) -> Iterator[Row]:
 
 
 def _separator(lines: Iterator[str]) -> str:
-    """Returns the separator by which most of the first records have as many cells as the header.
+    """Returns the separator with which most of the first records have as many cells as the header.
 
-    `csv.Sniffer` also takes letters, and loses itself in cells of several lines.
+    `csv.Sniffer` also accepts letters, and fails on cells of several lines.
     """
     sample = list(itertools.islice(lines, _SAMPLE))
 
@@ -218,7 +219,7 @@ def _separator(lines: Iterator[str]) -> str:
 
     try:
         return max(_SEPARATORS, key=agreement)
-    except csv.Error:  # A cell is too long; the reading itself says where.
+    except csv.Error:  # A cell is too long; reading the file reports where.
         return ","
 
 
@@ -252,7 +253,7 @@ def _cells_fault(cells: list[str], header: list[str]) -> BadRowError | None:
 
 
 def _csv_fault(error: csv.Error, where: str, place: str, has_header: bool) -> BadRowError:
-    """Returns the fault of a row; raises a UserError for one that took other rows with it."""
+    """Returns the fault of a row; raises a UserError for one that affects other rows too."""
     if "end of data" in str(error) or "field limit" in str(error):
         raise UserError(
             f"{where}, {place}: a quotation mark is not closed; close it, or write it twice where "
@@ -277,7 +278,7 @@ def _parquet(path: str, where: str) -> Iterator[Row]:
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
-            # Short floats get the fewest digits that identify them.
+            # Floats of 16 and 32 bits get the fewest digits that identify them.
             small = {
                 field.name: np.dtype(field.type.to_pandas_dtype()).type
                 for field in file.schema_arrow

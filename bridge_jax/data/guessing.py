@@ -1,6 +1,6 @@
-"""Guesses how a person's file is to be read: its format, its columns, the kind of its answers.
+"""Guesses how to read a user's file: its format, its columns and the kind of its answers.
 
-Only what can be read in one way is guessed, and all of it is said.
+Only what is unambiguous is guessed, and every guess is reported.
 """
 
 import collections
@@ -17,14 +17,14 @@ from bridge_jax.data.formats import SUFFIXES
 from bridge_jax.data.rows import OFTEN, Row, names
 from bridge_jax.errors import UserError
 
-# Our defaults: labels that a file may have at most; rows a label has on average at least; the share
-# of the rows with an answer that each has at least, since a misspelled one is rarer; and of rows
-# whose answer is one of them.
+# Our defaults: the maximum number of labels; the minimum number of rows per label, on average; the
+# minimum share of the answered rows that each label has, since a misspelled one is rarer; and the
+# minimum share of answered rows whose answer is a label.
 _LABELS, _ROWS_A_LABEL, _SHARE_OF_LABEL, _COVERED = 50, 3, 1 / 500, 0.95
-_FEW = 100  # Rows; of fewer, each answer may be a label.
-_MANY = 100_000  # Rows; of more, so many are kept in memory to guess from.
-_WORDS = 4  # On average at least in a column of questions; a number with its unit has fewer.
-_NUMBERS = 0.95  # The share of answers that are numbers, if those are what is asked for.
+_FEW = 100  # In fewer rows than this, any answer may be a label.
+_MANY = 100_000  # Rows kept in memory to guess from; a larger file is sampled.
+_WORDS = 4  # A column of questions averages at least this many; a number with its unit has fewer.
+_NUMBERS = 0.95  # The minimum share of answers that are numbers if the kind is numeric.
 
 _OURS = ("question", "answer", "split", "id")
 
@@ -32,18 +32,18 @@ Kind = Literal["choice", "label", "numeric", "text"]
 
 
 class Guess(NamedTuple):
-    """Holds how a file is to be read, and sentences on what of it was guessed."""
+    """The config to read a file with, and sentences on which of its settings were guessed."""
 
     config: DataConfig
     said: tuple[str, ...]
 
 
 def guess(config: DataConfig, given: Collection[str] = ()) -> Guess:
-    """Returns `config` with what its file tells.
+    """Returns `config` with the settings that its file makes clear.
 
     Args:
       config: names the file.
-      given: the fields that are not to be guessed; of `columns`, only others are.
+      given: the fields that must not be guessed; of `columns`, unmapped ones still are.
 
     Raises:
       UserError: the file cannot be read, or its format or its columns are not clear.
@@ -94,7 +94,7 @@ def guess(config: DataConfig, given: Collection[str] = ()) -> Guess:
 
 
 def _drawn(rows: Iterable[Row]) -> list[Row]:
-    """Returns the rows; of very many a random sample, always the same one."""
+    """Returns the rows, or a random sample if there are very many, always the same one."""
     rng, kept = random.Random(0), []
     for n, row in enumerate(rows):
         if n < _MANY:
@@ -105,7 +105,7 @@ def _drawn(rows: Iterable[Row]) -> list[Row]:
 
 
 def _source(path: str) -> Any:
-    """Returns the source that a file's name says; a folder or a dataset of the hub is `hf`."""
+    """Returns the source that a file's suffix implies; a folder or a dataset of the hub is `hf`."""
     place = Path(path)
     if found := SUFFIXES.get(place.suffix.lower()):
         return found
@@ -118,7 +118,7 @@ def _source(path: str) -> Any:
 
 
 def _columns(rows: list[Row], mapped: Mapping[str, str]) -> dict[str, str]:
-    """Returns our fields, but for `mapped`, whose column has another name and is clear."""
+    """Returns our field -> column, for unmapped fields whose column clearly has another name."""
     columns = list(dict.fromkeys(column for row in rows for column in row.value))
     values = {column: [row.value.get(column) for row in rows] for column in columns}
     found: dict[str, str] = {}
@@ -161,13 +161,13 @@ def _kind(
 
 
 def _labels(texts: list[str]) -> tuple[str, ...]:
-    """Returns the labels that nearly all answers are, sorted; () if there are too many."""
+    """Returns the sorted labels that nearly all answers are one of; () if there is no such set."""
     spelled = collections.Counter(text for text in texts if text)
     counts: collections.Counter[str] = collections.Counter()
     spelling: dict[str, str] = {}
     for text, count in spelled.most_common():
         counts[text.casefold()] += count
-        spelling.setdefault(text.casefold(), text)  # The most frequent one.
+        spelling.setdefault(text.casefold(), text)  # The most frequent spelling.
     least = 1 if len(texts) < _FEW else max(3, math.ceil(_SHARE_OF_LABEL * len(texts)))
     kept = [text for text, count in counts.items() if count >= least]
     is_closed = sum(counts[text] for text in kept) >= _COVERED * len(texts)
@@ -193,11 +193,11 @@ def _are_splits(values: list[Any]) -> bool:
 
 
 def _is_text(values: list[Any]) -> bool:
-    """Returns whether these are texts of several words."""
+    """Returns whether these are texts of several words on average."""
     words = [len(value.split()) if isinstance(value, str) else 0 for value in values]
     return sum(words) >= _WORDS * len(words)
 
 
 def _repeats(values: list[Any]) -> bool:
-    """Returns whether these are a few short values, each of several rows."""
+    """Returns whether these are a few values, each of them in several rows on average."""
     return bool(_labels([str(value).strip() for value in values if value is not None]))

@@ -1,4 +1,4 @@
-"""Reads rows by the `datasets` library: of the Hugging Face hub, and of local files and folders.
+"""Reads rows with the `datasets` library, from the Hugging Face hub or local files and folders.
 
 Cells of CSV and TSV files stay texts; an empty cell is a missing value.
 """
@@ -21,11 +21,12 @@ _KINDS = {"jsonl": "json", "json": "json", "parquet": "parquet", "csv": "csv", "
 def read_dataset(config: DataConfig, setting: str) -> Iterator[Row]:
     """Yields the rows of all splits, each with the name of its split unless a column has it.
 
-    Classes become their names. Floats of 16 and 32 bits get the fewest digits that identify them.
+    Class indices become class names. Floats of 16 and 32 bits get the fewest digits that identify
+    them.
 
     Args:
       config: names the dataset, file or folder.
-      setting: the one that names `config.path`, for messages.
+      setting: the setting that names `config.path`, for messages.
 
     Raises:
       UserError: the library is missing, or cannot load what `config.path` names.
@@ -40,7 +41,7 @@ def read_dataset(config: DataConfig, setting: str) -> Iterator[Row]:
     try:
         loaded, is_csv = _load(datasets, config)
     except Exception as error:
-        # `datasets` says "while generating", and the reason in what that came from.
+        # `datasets` says "while generating"; the reason is in the cause of that error.
         told = (error, error.__cause__) if error.__cause__ else (error,)
         reason = " ".join(" ".join(str(each) for each in told).split())[:500]
         several = ""
@@ -54,7 +55,7 @@ def read_dataset(config: DataConfig, setting: str) -> Iterator[Row]:
     split_column = config.columns.get("split", "split")
     answer_column = config.columns.get("answer", "answer")
     for name, rows in loaded.items():
-        classes, small = {}, {}  # Columns of classes -> names; of short floats -> their type.
+        classes, small = {}, {}  # Columns of classes -> class names; of short floats -> type.
         for column, feature in rows.features.items():
             if isinstance(feature, datasets.ClassLabel):
                 classes[column] = feature.names
@@ -64,7 +65,7 @@ def read_dataset(config: DataConfig, setting: str) -> Iterator[Row]:
         for number, value in enumerate(rows):
             if is_csv:
                 value = {column: cell or None for column, cell in value.items()}
-            # A column of splits comes before the splits of the dataset.
+            # A split column takes precedence over the splits of the dataset.
             if value.get(split_column) is None:
                 value = {**value, split_column: name}
             value = value | {c: float(str(t(value[c]))) for c, t in small.items() if value[c]}

@@ -44,10 +44,10 @@ _LEAD_IN = re.compile(
 
 
 def plain(text: str) -> str:
-    r"""Returns a text without Markdown, TeX and quotes: "B" of `$\boxed{\text{B}}$`.
+    r"""Returns a text without Markdown, TeX and quotes: "B" for `$\boxed{\text{B}}$`.
 
-    A TeX fraction becomes "1⁄2", with the fraction slash. Round brackets stay, since they may mean
-    a negative number. Unknown TeX stays as well.
+    A TeX fraction becomes "1⁄2", with the fraction slash. Parentheses stay, since they may mean a
+    negative number. Unknown TeX stays as well.
     """
     text = _EMPHASIS.sub("", _HEADING.sub("", text.strip()))
     if "\\" in text or "{" in text or "~" in text:
@@ -101,7 +101,7 @@ def _fraction(match: re.Match[str]) -> str:
 
 
 def _unquoted(text: str) -> str:
-    """Returns the text without its outer quotes and brackets, except round ones."""
+    """Returns the text without its outer quotes and brackets, but with outer parentheses."""
     begin, end = 0, len(text)
     while end - begin >= 2:
         if text[begin].isspace():
@@ -111,7 +111,7 @@ def _unquoted(text: str) -> str:
         elif _PAIRS.get(text[begin]) == text[end - 1]:
             begin, end = begin + 1, end - 1
         elif text[end - 1] == "." and _PAIRS.get(text[begin]) == text[end - 2]:
-            end -= 1  # "The answer." in quotes, with the full stop after them
+            end -= 1  # "The answer." in quotes, with the period after them
         else:
             break
     return text[begin:end].strip()

@@ -1,11 +1,11 @@
-"""Compares mathematical expressions by math-verify, in a process of its own (`data.mathematics`).
+"""Compares mathematical expressions with math-verify, in a process of its own (`data.mathematics`).
 
-Writes "ready", then reads lines, each a JSON list of one or two texts. To each it answers with a
-line: `true` if its one text is an expression, or its two are equal expressions; else `false`. On a
-short text SymPy may never end, or take all memory, in one operation that no Python handler
-interrupts. So the operating system ends this process after `CPU_SECONDS` of processor time on a
-line, and memory is limited. TeX alone is read, by a grammar: the library's reader of plain
-expressions evaluates Python.
+Writes "ready", then reads lines, each a JSON list of one or two texts. It answers each with a line:
+`true` if the one text is an expression, or if the two are equal expressions; else `false`. Even on
+a short text, SymPy may never finish or may use up the memory, within one operation that no Python
+signal handler can interrupt. So the operating system ends this process after `CPU_SECONDS` of CPU
+time on one line, and its memory is limited. Only TeX is read, with a grammar: the library's parser
+of plain expressions evaluates Python.
 """
 
 import json
@@ -18,9 +18,9 @@ MEMORY = 2 * 2**30  # bytes of address space
 
 
 def main() -> None:
-    """Answers the lines of stdin until it ends."""
-    # Ctrl-C, Slurm and systemd signal all processes of a run. Ended by that, this one would leave a
-    # question without its answer. It ends when the run closes stdin.
+    """Answers lines from stdin until it is closed."""
+    # Ctrl-C, Slurm and systemd signal all processes of a run. If that ended this one, a question
+    # would stay unanswered. It ends when the run closes stdin.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     from math_verify import LatexExtractionConfig, parse, verify
@@ -28,7 +28,7 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     most = MEMORY if hard == resource.RLIM_INFINITY else min(MEMORY, hard)
     resource.setrlimit(resource.RLIMIT_AS, (most, hard))
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # It ends the process.
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)  # The default action: end the process.
 
     def read(text: str) -> list:
         found = parse(
@@ -53,7 +53,7 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
         try:
             said = answer(json.loads(line))
-        except Exception:  # The library and SymPy raise many kinds.
+        except Exception:  # The library and SymPy raise many kinds of exceptions.
             said = False
         signal.setitimer(signal.ITIMER_PROF, 0)
         print(json.dumps(said), flush=True)

@@ -1,10 +1,9 @@
 r"""Reads mathematical answers, and compares them: `\frac{1}{2}` is 0.5, and {1, 2} is {2, 1}.
 
-The library math-verify does both, by SymPy (the extra `math`). Texts of models are untrusted, and a
-short one such as 9^{9^{9^9}} would never end. So the library runs in another process
-(`data.math_worker`), which the operating system ends after a second of processor time: that text
-then has no answer. The bound does not depend on the load of the machine, nor on the thread
-that asks.
+The library math-verify (the extra `math`) does both, with SymPy. Texts from models are untrusted,
+and a short one such as 9^{9^{9^9}} would take forever. So the library runs in another process
+(`data.math_worker`), which the operating system ends after a second of CPU time; the text then has
+no answer. The limit depends neither on the load of the machine nor on the thread that asks.
 """
 
 import contextlib
@@ -24,7 +23,7 @@ from bridge_jax.errors import UserError
 
 LONGEST = 500  # characters of an answer
 _MOST_WORDS = 2  # in an expression, such as a unit; a sentence has more
-_KEPT = 50_000  # comparisons that are remembered
+_KEPT = 50_000  # calls whose results are cached
 
 _WORD = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
 _OPENING = re.compile(r"(?:\$|\\\(|\\\[|\*\*| )+")
@@ -32,9 +31,10 @@ _CLOSING = ("$", "\\)", "\\]", "**", " ", ".")
 
 
 def canonical(text: str) -> str | None:
-    r"""Returns an expression without `\boxed{}`, dollar signs and full stop; None if it is not one.
+    r"""Returns an expression without `\boxed{}`, dollar signs and period; None if it is not one.
 
-    A text of over 500 characters, or with more than two words beside TeX commands, is not one.
+    A text of over 500 characters, or with more than two words besides TeX commands, is not an
+    expression.
 
     Raises:
       UserError: math-verify is not installed, or does not start.
@@ -56,7 +56,7 @@ def canonical(text: str) -> str | None:
 
 
 def equal(gold: str, answer: str) -> bool:
-    """Returns whether two canonical expressions have one value.
+    """Returns whether two canonical expressions have the same value.
 
     Raises:
       UserError: math-verify is not installed, or does not start.
@@ -73,14 +73,14 @@ def check_installed() -> None:
 
 
 class _Worker:
-    """Runs the process that reads and compares, from when it is first needed."""
+    """Runs the worker process, which is started when it is first needed."""
 
     def __init__(self):
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
 
     def ask(self, *texts: str) -> bool:
-        """Returns the answer of the process; False if the operating system has ended it."""
+        """Returns the answer of the process; False if the operating system ended it."""
         with self._lock:
             if self._process is None:
                 self._process = _start()
@@ -102,20 +102,20 @@ class _Worker:
 
 
 def _start() -> subprocess.Popen[str]:
-    """Starts the process, and waits until it can answer.
+    """Starts the worker process, and waits until it can answer.
 
     Raises:
       UserError: math-verify is not installed, or cannot be imported.
     """
     check_installed()
-    # Without our package, which would load JAX. With -P this folder is not searched for modules: it
-    # has a `numbers`.
+    # The worker does not import our package, which would load JAX. -P keeps this folder out of the
+    # search for modules, since it has a module `numbers`.
     process = subprocess.Popen(
         [sys.executable, "-P", str(Path(__file__).with_name("math_worker.py"))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={"PATH": os.environ.get("PATH", "")},  # It reads what others wrote, so it has no keys.
+        env={"PATH": os.environ.get("PATH", "")},  # It reads untrusted text, so it gets no keys.
         text=True,
     )
     assert process.stdout

@@ -2,7 +2,7 @@ r"""Reads numbers in the notations that people and models write, whole or not at
 
 | written | read as |
 |---|---|
-| `12`, `+12`, `.5`, `12.50`, `1,234.5`, `1'234`, `1,23,456` (Indian) | what they say |
+| `12`, `+12`, `.5`, `12.50`, `1,234.5`, `1'234`, `1,23,456` (Indian) | as written |
 | `-12`, `−12` (any minus or en dash), `minus 12`, `-$3.50`, `$-3.50` | negative |
 | `(1,234)`, `($5)`, `(12%)` alone or after a colon or `=`; `$(5) million` | negative |
 | `1e3`, `1e-05`, `1.5 × 10^3`, `2*10**3` | 1000, 0.00001, 1500, 2000 |
@@ -15,13 +15,13 @@ r"""Reads numbers in the notations that people and models write, whole or not at
 | `1.234,50`, `1,5`, `1.234.567` | by `data.decimal`: 1234.5, 1.5 and 1234567 with `,` |
 | `1,234` and `1.234` | 1234 and 1.234; with `data.decimal=,` 1.234 and 1234 |
 
-Units, currencies and scales are skipped, not converted. Anything else is not a number, above all
-text that only begins like one: `2√3`, `2π`, `12²`, `5!`, `3:2`, `12:30`, `12-15`, `12 or 13`, `1,
-2`, `3 of 4`, `12 and a half`, `5 feet 3 inches`, `1.2.3`, `0x1F`, `0.33...`, `12 ± 2`, `<12`,
-`12+`, `120/80` (an improper fraction has a denominator of one digit, unless TeX writes it), `- 12`,
-`COVID-19`.
+Units, currencies and scales are skipped, not converted. Anything else is not a number, in
+particular text that only begins like one: `2√3`, `2π`, `12²`, `5!`, `3:2`, `12:30`, `12-15`,
+`12 or 13`, `1, 2`, `3 of 4`, `12 and a half`, `5 feet 3 inches`, `1.2.3`, `0x1F`, `0.33...`,
+`12 ± 2`, `<12`, `12+`, `120/80` (an improper fraction has a denominator of one digit, unless it is
+in TeX), `- 12`, `COVID-19`.
 
-Reading takes time linear in the length of the text. More than 1,000 digits are not read.
+Reading takes time linear in the length of the text. Numbers of over 1,000 digits are not read.
 """
 
 import functools
@@ -83,15 +83,15 @@ _WORD = re.compile(r"\w+")
 _GAP = re.compile(r"\s*+")
 _NAMES = re.compile(r"=\s*+[^\W\d]\w{0,9}\s*+[.)]?\s*+\Z")
 _ASIDE = re.compile(r"\s\(|[.;:—-]\s")
-# First words after a number that change its value.
+# Words directly after a number that change its value.
 _PARTS = re.compile(
     r"squared|cubed|factorial|half|halves|(?:third|fourth|fifth|sixth|eighth|tenth|hundredth"
     r"|thousandth)s|pi|π|e|i|j|n|plus|minus|[ex]\d+"
 )
 _HALF = re.compile(r"and (?:an? |one |two |three )?(?:half|third|quarter|fifth|tenth)s?\b", re.I)
-# First words after a number that join it to another one.
+# Words directly after a number that join it to another one.
 _NO_UNITS = ("and", "or", "to", "x", "vs", "versus")
-# Words that may stand before another number, after the unit.
+# Words after the unit that may precede another number.
 _OF_UNITS = re.compile("every|per|each|for|at|after|before|within|on|in|during|until")
 _REASONS = ("because", "since", "as", "rounded", "so", "given", "which", "that", "i")
 _DOUBTS = ("or", "and", "maybe", "perhaps", "possibly", "to")
@@ -101,8 +101,8 @@ class Number(NamedTuple):
     """A number.
 
     Attributes:
-      value: exact.
-      places: how many decimals the text has.
+      value: the exact value.
+      places: the number of decimals in the text.
     """
 
     value: Fraction
@@ -110,7 +110,7 @@ class Number(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """A number's place in a text, signs included; `number` is None where it cannot be read."""
+    """A number's span in a text, signs included; `number` is None if it cannot be read."""
 
     begin: int
     end: int
@@ -146,7 +146,7 @@ def read(text: str, decimal: DecimalMark = "") -> Number | None:
 def last(text: str, decimal: DecimalMark = "") -> Number | None:
     """Returns the last number of a longer text, or None if it cannot be read whole.
 
-    The operand of a calculation without a result is no number.
+    The last operand of a calculation without a result does not count.
     """
     text = ascii_digits(text)
     for match in reversed(list(_TOKEN.finditer(text))):
@@ -159,8 +159,8 @@ def last(text: str, decimal: DecimalMark = "") -> Number | None:
 def canonical(value: Fraction, decimal: DecimalMark = "") -> str:
     """Returns the canonical form of `value`, which `read` reads back.
 
-    It is a decimal number without grouping and trailing zeros, or a mixed number ("3 1/3") where
-    the decimals would not end.
+    It is a decimal number without grouping and trailing zeros, or a mixed number ("3 1/3") if the
+    decimals would not end.
     """
     sign, value = "-" if value < 0 else "", abs(value)
     whole, rest = divmod(value.numerator, value.denominator)
@@ -184,10 +184,10 @@ def from_json(value: float, decimal: DecimalMark = "") -> str:
 
 
 def ascii_digits(text: str) -> str:
-    """Returns `text` with digits, signs and full-width forms in ASCII, without format marks."""
+    """Returns `text` with digits, signs and full-width forms in ASCII; drops format characters."""
     if text.isascii():
         return text
-    # In Persian a slash may be the decimal mark, so there it is neither.
+    # In Persian a slash may be the decimal mark, so it is read neither as that nor as a fraction.
     return "".join(map(_ascii, _ARABIC_SLASH.sub(":", text)))
 
 
@@ -201,7 +201,7 @@ def _ascii(char: str) -> str:
     category = unicodedata.category(char)
     if category == "Zs":
         return " "
-    if category == "Cf":  # Marks of direction; a zero-width space still parts words.
+    if category == "Cf":  # Such as direction marks; a zero-width space still separates words.
         return "\n" if char == "\u200b" else ""
     same = {"-": "−‐‑‒–﹣", "'": "’‘ʼ", "%": "٪﹪", "/": "∕", "·": "⋅∙", "×": "✕✖⨯"}
     return next((plain for plain, others in same.items() if char in others), char)
@@ -212,7 +212,7 @@ def _in_context(text: str, match: re.Match[str], decimal: DecimalMark) -> _Found
     number, end = _number(match, decimal), match.end()
     start = max(0, match.start() - 16)
     before = _BEFORE.search(text[start : match.start()])
-    assert before is not None  # It matches the empty end at least.
+    assert before is not None  # It matches at least the empty end.
     begin = start + before.start()
     lead = text[max(0, begin - 40) : begin]
     if lead and (lead[-1] == "_" or _LETTER_OF_WORD.match(lead[-1])):
@@ -251,7 +251,7 @@ def _number(match: re.Match[str], decimal: DecimalMark) -> Number | None:
     parts = match.group("whole", "over", "under", "numerator", "denominator")
     if any(len(part) > 12 for part in parts if part):
         return None
-    if len(match["under"] or match["denominator"] or "") > 3:  # 2018/2019 is a year
+    if len(match["under"] or match["denominator"] or "") > 3:  # 2018/2019 is a year range
         return None
     whole = Fraction(match["whole"] or 0)
     if vulgar := match["part"] or match["vulgar"]:
@@ -374,6 +374,6 @@ def _continues(text: str, at: int) -> bool:
 
 
 def _signs(text: str, at: int) -> str:
-    """Returns the signs of units and the closing brackets and quotes at `at`."""
+    """Returns the unit signs, closing brackets and closing quotes at `at`."""
     match = _SIGNS.match(text, at)
     return match[0] if match else ""

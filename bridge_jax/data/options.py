@@ -1,7 +1,7 @@
 """Finds the option or label that an answer names: by its text, by its letter, or by both.
 
-Contradictions name none: "A, B", or "B) yes" where B is "no". Takes time linear in the length of
-the text.
+A contradiction names no option: "A, B", or "B) yes" if B is "no". Takes time linear in the length
+of the text.
 """
 
 import functools
@@ -21,7 +21,7 @@ _OPTION_LINE = re.compile(r"(?:\(([A-Za-z])\)|([A-Za-z])([).:]))\s+(.+)")
 _LETTERED = re.compile(
     r"[(\[]?([A-Za-z])(?![\w'’+#])(?:([)\].:,]++|\s*+[-–—=](?=\s)|\s)\s*+(.*))?", re.DOTALL
 )
-# A further letter at the head of the rest, as in "A, B" and "A) or (B)".
+# A further letter at the start of the rest, as in "A, B" and "A) or (B)".
 _FURTHER = re.compile(
     r"(?:(?:and\b|or\b|[&/,+])\s*+)*+[(\[]?(?:([A-Z])(?![\w'’])|([a-z])(?=$|[)\].,;:]|\s(?:and|or|&)\b))"
 )
@@ -65,11 +65,11 @@ _OTHER_LETTER = re.compile(
 
 
 class Option(NamedTuple):
-    """A name of one of the answers that a question allows.
+    """The names of one of the answers that a question allows.
 
     Attributes:
-      letter: names the answer; may be empty.
-      text: names the answer; may be empty.
+      letter: the letter that names the answer; may be empty.
+      text: the text that names the answer; may be empty.
       answer: the choice as the example lists it.
     """
 
@@ -79,12 +79,12 @@ class Option(NamedTuple):
 
 
 def options_in(question: str) -> tuple[str, ...]:
-    """Returns the options that a question lists, one a line: "A) yes" or "(a) yes", in order.
+    """Returns the options that a question lists, one per line: "A) yes" or "(a) yes", in order.
 
     All options of a list have the same style, and the last list counts: a question that begins with
     "A. baumannii grew" has no option of that name. The letters must be in order. Letters with a
-    colon may also name speakers, so they are no options if one is repeated or if another letter,
-    as in "Q: ...", is among them.
+    colon may also name speakers, so they are not options if one is repeated or if there is another
+    letter, as in "Q: ...".
     """
     lists: dict[tuple[bool, str, bool], list[str]] = {}
     spoiled: set[tuple[bool, str, bool]] = set()
@@ -127,7 +127,7 @@ def named(text: str, example: Example) -> str | None:
 
 
 def _options(example: Example) -> list[Option]:
-    """Returns the allowed answers by all their names."""
+    """Returns the allowed answers, under all of their names."""
     if example.kind == "choice":
         return [Option(_letter(i), text, text) for i, text in enumerate(example.choices)]
     allowed = [
@@ -146,7 +146,7 @@ def _letter(index: int) -> str:
 
 
 def _by_text(text: str, options: Sequence[Option]) -> str | None:
-    """Returns the answer whose text is `text` but for case and punctuation."""
+    """Returns the answer whose text equals `text`, except for case and punctuation."""
     exact = [option.answer for option in options if option.text == text]
     if exact:
         return exact[0]
@@ -168,7 +168,7 @@ def _by_text(text: str, options: Sequence[Option]) -> str | None:
 
 
 def _by_letter(match: re.Match[str], options: Sequence[Option]) -> str | None:
-    """Returns the answer of a letter; "B) no" must not contradict itself."""
+    """Returns the answer that a letter names, unless the text after it ("B) no") contradicts it."""
     letter, parting, rest = match[1].upper(), (match[2] or "").strip(), (match[3] or "").strip()
     meant = {option.answer for option in options if option.letter == letter}
     answer = meant.pop()
@@ -213,7 +213,7 @@ def _by_clause(text: str, options: Sequence[Option]) -> str | None:
 
 
 def _further_letter(text: str, options: Sequence[Option], after_comma: bool) -> str:
-    """Returns the letter of an option with which `text` begins, or "" if it begins with none."""
+    """Returns the letter of the option that `text` begins with, or "" if there is none."""
     further = _FURTHER.match(text)
     if not further or _PRONOUN.match(text) or (_ARTICLE.match(text) and not after_comma):
         return ""
@@ -253,7 +253,7 @@ def _means(letter: str, answer: str, options: Sequence[Option]) -> bool:
 
 
 def _beginning(text: str, options: Sequence[Option]) -> str | None:
-    """Returns the answer with whose text `text` begins, the longest if there are several."""
+    """Returns the answer whose text `text` starts with, the longest if there are several."""
     longest = max((len(option.text) for option in options), default=0)
     key = _key(text[: 2 * longest + 100]) + " "
     keys = {_listed_key(option.text): option.answer for option in options if len(option.text) > 1}
@@ -264,7 +264,8 @@ def _beginning(text: str, options: Sequence[Option]) -> str | None:
 def _key(text: str) -> str:
     """Returns the form in which texts are compared: lower-case words and signs with a meaning.
 
-    It lacks the punctuation of prose, and quotes and brackets around the whole text.
+    It lacks the punctuation of prose, paired quotes, and parentheses around a whole text without
+    digits.
     """
     text = unicodedata.normalize("NFC", ascii_digits(unicodedata.normalize("NFC", text)).casefold())
     text = _THOUSANDS.sub("", text).replace("—", " - ").replace("⁄", "/")
@@ -281,5 +282,5 @@ _listed_key = functools.lru_cache(maxsize=4096)(_key)
 
 
 def _loose_key(text: str) -> str:
-    """Returns the words of a text, separated at all signs, to search for names in it."""
+    """Returns the words of a text, split at most of its signs, to search it for names."""
     return _key(_LOOSE.sub(" ", ascii_digits(text)))

@@ -7,13 +7,13 @@
 | `tatqa_numbers` | TAT-QA (2105.07624): calculations, counts, spans that are numbers | a number |
 | `tatqa_spans` | TAT-QA: all other answers; several spans are joined by "; " | a text |
 
-A question holds its context: the abstract; the clause; the paragraphs and the table. TAT-QA's scale
-(thousand, million, percent) is told in the question, which its own metric asks for as a part of the
-answer. What an abstract concludes (`LONG_ANSWER`) and the derivation of a calculation become
-`human_rationale`.
+A question contains its context: the abstract; the clause; the paragraphs and the table. TAT-QA's
+scale (thousand, million, percent), which its own metric expects as a part of the answer, is stated
+in the question. The conclusion of an abstract (`LONG_ANSWER`) and the derivation of a calculation
+become `human_rationale`.
 
-Files may be of one split each, as published, or are cut here. No context is in two splits: where
-one is, it stays in the test, or else in dev. Rows for training come in random order.
+Files hold one split each, as published, or are cut into splits here. No context is in two splits: a
+context found in several stays in the test, or else in dev. Training rows come in random order.
 """
 
 import collections
@@ -30,8 +30,8 @@ from bridge_jax.data.formats import SUFFIXES, WrittenFloat, read_file
 from bridge_jax.data.rows import BadRowError, BadRows, BadRowsError, Columns, Row, bad_value
 from bridge_jax.errors import UserError, require
 
-ORDER = ("test", "dev", "train")  # Where a context is in two splits, it stays in the first.
-CUT = "path"  # Files that are cut.
+ORDER = ("test", "dev", "train")  # A context found in two splits stays in the first.
+CUT = "path"  # The key of files that are cut into splits.
 
 _NO_WORD = re.compile(r"[\W_]+")
 
@@ -40,11 +40,11 @@ class PublicQuestion(NamedTuple):
     """A question of a dataset.
 
     Attributes:
-      id: the dataset's own.
-      context: what the question is about; no other split may have it.
-      question: with its context.
+      id: the dataset's own id.
+      context: the text that the question is about; no other split may have it.
+      question: the question, including its context.
       answer: the gold answer.
-      human_rationale: what people wrote as a reason; may be empty.
+      human_rationale: a reason written by people; may be empty.
     """
 
     id: str
@@ -56,11 +56,11 @@ class PublicQuestion(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SplitCounts:
-    """Rows of each split.
+    """The number of rows of each split.
 
     Attributes:
-      train: at most; 0 is all.
-      dev, test: as many are drawn from the files that are cut, if no files of the split are given.
+      train: the maximum; 0 is all.
+      dev, test: drawn from the files that are cut, unless files of the split are given.
     """
 
     train: int = 0
@@ -96,10 +96,10 @@ def convert(
     Args:
       source: a key of `SOURCES`.
       files: "train", "dev" and "test" -> files of that split; "path" -> files that are cut.
-      test_ids: a JSON file of the ids whose rows are the test, of those that are cut: a list, or an
-        object with the ids as keys, as PubMedQA's `test_ground_truth.json`.
-      counts: of rows.
-      seed: of the cut and of the order.
+      test_ids: a JSON file with the ids of the rows that form the test, among those that are cut: a
+        list, or an object with the ids as keys, such as PubMedQA's `test_ground_truth.json`.
+      counts: the number of rows of each split.
+      seed: the seed of the cut and of the order of training rows.
       on_bad_row: "error", or "skip".
 
     Raises:
@@ -151,10 +151,10 @@ def _cut(
     counts: SplitCounts,
     seed: int,
 ) -> dict[str, list[PublicQuestion]]:
-    """Returns the records by split; records with the same context get the same one.
+    """Returns the records by split; draws all records of a context for the same split.
 
     Raises:
-      UserError: an id of the test is not there.
+      UserError: an id in `test_ids` is in no record.
     """
     splits = {part: list(found[part]) for part in ORDER}
     rest: dict[str, list[PublicQuestion]] = {}
@@ -182,7 +182,7 @@ def _cut(
 def _without_leaks(
     source: str, splits: Mapping[str, Sequence[PublicQuestion]], left_out: collections.Counter[str]
 ) -> Iterator[dict[str, str]]:
-    """Yields the rows whose context is in no split before, and whose question is new."""
+    """Yields the rows whose context is in no earlier split, and whose question is new."""
     known: dict[str, str] = {}  # Context -> its split.
     asked: set[str] = set()
     for part in ORDER:
@@ -212,15 +212,15 @@ def _ids(path: str) -> frozenset[str]:
 
 
 def _normal(text: str) -> str:
-    """Returns a text's words, so that texts that differ in case or punctuation are the same.
+    """Returns a text's words, so that texts that differ only in case or punctuation are equal.
 
-    A sign and a decimal point are punctuation too; questions about one table differ in words.
+    Signs and decimal points are dropped too; questions about one table differ in words.
     """
     return _NO_WORD.sub(" ", text.casefold()).strip()
 
 
 def _draw(seed: int, name: str) -> bytes:
-    """Returns what to sort by for a random order, which is the same for any order of the rows."""
+    """Returns the sort key of a random order that does not depend on the order of the rows."""
     return hashlib.sha256(f"{seed} {name}".encode()).digest()
 
 
@@ -232,7 +232,7 @@ def _pubmedqa(row: Row, columns: Columns) -> PublicQuestion:
     texts, labels = value.get("contexts"), value.get("labels")
     if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
         raise BadRowError("contexts is not a list of texts")
-    if isinstance(labels, list) and len(labels) == len(texts):  # Headings of the parts.
+    if isinstance(labels, list) and len(labels) == len(texts):  # Section headings.
         texts = [f"{str(label).capitalize()}: {text}" for label, text in zip(labels, texts)]
     abstract = columns.clean("\n".join(texts))
     answer = columns.text(row, "final_decision").lower()
@@ -261,7 +261,7 @@ def _legalbench(row: Row, columns: Columns) -> PublicQuestion:
 
 
 def _tatqa(row: Row, columns: Columns, numeric: bool) -> PublicQuestion | None:
-    """Reads a question of TAT-QA; returns None if its answer is not of the kind that is wanted."""
+    """Reads a question of TAT-QA; returns None unless its answer is of the requested kind."""
     value = row.value
     spans = value.get("answer")
     spans = spans if isinstance(spans, list) else [spans]
@@ -312,7 +312,7 @@ def _order(paragraph: Mapping[str, Any]) -> int:
     return int(paragraph["order"])
 
 
-# Name -> the reader of a row; None leaves it out.
+# Source -> the function that reads a row; it returns None to leave the row out.
 SOURCES: dict[str, Callable[[Row, Columns], PublicQuestion | None]] = {
     "pubmedqa": _pubmedqa,
     "legalbench": _legalbench,
@@ -322,7 +322,7 @@ SOURCES: dict[str, Callable[[Row, Columns], PublicQuestion | None]] = {
 
 
 def _rows(path: str, part: str) -> Iterator[Row]:
-    """Yields the rows of a file by its type; `part` is the flag that names it."""
+    """Yields the rows of a file, read by its suffix; `part` is the flag that names the file."""
     setting, suffix = f"--{part}", Path(path).suffix.lower()
     if suffix in SUFFIXES:
         yield from read_file(SUFFIXES[suffix], path, setting)
@@ -347,10 +347,10 @@ def _row(path: str, place: str, value: Any) -> Row:
 
 
 def _json_of(path: str, setting: str) -> Any:
-    """Returns the list or object of a JSON file, numbers with the digits of the file.
+    """Returns the list or object in a JSON file; its floats keep the digits of the file.
 
     Raises:
-      UserError: it holds neither; `setting` is the flag that names it.
+      UserError: the file holds neither; `setting` is the flag that names it.
     """
     try:
         with Path(path).open(encoding="utf-8-sig") as file:

@@ -1,8 +1,8 @@
 """Raw rows of a file or dataset, their columns as clean texts, and the errors of bad rows.
 
-Every row is checked before an error is raised. When most rows have the same fault, its cause is in
+All rows are checked before an error is raised. If most rows have the same fault, its cause is in
 the config or in the file as a whole (another column name, CSV instead of JSON), and the message
-says that first.
+states that fault first.
 """
 
 import collections
@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 from bridge_jax.config.data import COLUMNS
 from bridge_jax.errors import UserError
 
-SHOWN = 10  # Bad rows in a message; all of them are in a file.
+SHOWN = 10  # Bad rows listed in a message; a file lists all of them.
 
 REQUIRED = ("question", "answer", "split")
 OPTIONAL = tuple(field for field in COLUMNS if field not in REQUIRED)
 
-# Names of columns in other people's files, for a hint when ours is not there.
+# Common column names in other people's files, for a hint when ours is missing.
 OFTEN = {
     "question": ("prompt", "input", "text", "query", "instruction", "problem", "sentence"),
     "answer": ("gold", "label", "output", "target", "solution", "response", "answerkey"),
@@ -33,7 +33,7 @@ OFTEN = {
 
 _UNLABELLED = "if nobody has labelled these questions, set data.labelled=false"
 
-# Half of a surrogate pair is no character, and many programs end a text at NUL.
+# A lone surrogate is not a character, and many programs end a text at NUL.
 _NO_CHARACTER = re.compile("[\x00\ud800-\udfff]")
 
 _repr = reprlib.Repr()
@@ -41,7 +41,7 @@ _repr.maxstring = _repr.maxother = _repr.maxlong = 80
 
 
 class BadRowError(Exception):
-    """A fault of a row; `BadRow` adds the place of the row.
+    """Raised for a fault of a row; `BadRow` adds the place of the row.
 
     Attributes:
       kind: the reason without this row's values, the same for all rows with this fault.
@@ -77,7 +77,7 @@ class BadRows:
       total: rows read, good and bad.
       rows: the bad ones, in file order.
       kinds: the number of rows with each kind of fault.
-      ways_out: by kind, advice for a file in which most rows have it.
+      ways_out: kind of fault -> advice for a file in which most rows have it; may be empty.
     """
 
     total: int = 0
@@ -93,7 +93,7 @@ class BadRows:
 
     @property
     def cause(self) -> str:
-        """The fault that more than half of all rows have, and the way out; "" if there is none."""
+        """The fault that more than half of all rows have, with advice; "" if there is none."""
         kind, count = self.kinds.most_common(1)[0] if self.rows else ("", 0)
         if 2 * count <= self.total:
             return ""
@@ -120,7 +120,7 @@ class BadRowsError(UserError):
     """Raised for bad rows.
 
     Attributes:
-      bad: all of them.
+      bad: all bad rows.
     """
 
     def __init__(self, message: str, bad: BadRows):
@@ -133,12 +133,12 @@ class Row:
     """A raw row.
 
     Attributes:
-      file: where it comes from, for messages.
+      file: the file or dataset that it comes from, for messages.
       place: its place there, as in "line 5".
-      value: the columns.
-      problem: the error, if there are no columns.
+      value: column -> value.
+      problem: the fault, if the columns could not be read.
       labels: the names of the classes, if the answers are classes of a dataset.
-      split: its split, if that is known without a column; "" if the column says it.
+      split: its split, if that is known without a column; "" if a column holds it.
     """
 
     file: str
@@ -159,27 +159,27 @@ class Columns:
 
     Args:
       mapped: our field -> the file's column, where the two differ.
-      labelled: whether a row has to have an answer.
+      labelled: whether rows outside the test must have an answer.
 
     Attributes:
       mapped: as given.
-      replaced: how many characters of all texts became U+FFFD.
+      replaced: the number of characters in all texts that were replaced by U+FFFD.
     """
 
     def __init__(self, mapped: Mapping[str, str], labelled: bool = True):
         self.mapped = mapped
         self._labelled = labelled
         self.replaced = 0
-        self._seen: dict[str, None] = {}  # A set in the order of the file.
+        self._seen: dict[str, None] = {}  # Column names, a set in file order.
 
     def name(self, field: str) -> str:
-        """Returns the file's name of our `field`."""
+        """Returns the file's name for our `field`."""
         return self.mapped.get(field, field)
 
     def raw(self, row: Row, field: str) -> Any:
         """Returns the value of a column; None if there is none.
 
-        Options in columns of their own (`A|B|C`) come in the order of a hash of each: files often
+        Options in columns of their own (`A|B|C`) are sorted by a hash of each, since files often
         have the right one first.
         """
         name = self.name(field)
@@ -190,7 +190,7 @@ class Columns:
         return sorted(found, key=lambda option: hashlib.sha256(str(option).encode()).digest())
 
     def check(self, row: Row, required: Sequence[str] = REQUIRED) -> None:
-        """Raises a BadRowError if the row has no value, or lacks a column that it must have.
+        """Raises a BadRowError if the row could not be read, or lacks a column that it must have.
 
         Whether a row without an answer is bad depends on its split: see `has_answer`.
 
@@ -201,7 +201,7 @@ class Columns:
         if row.problem:
             raise row.problem
         self._seen |= dict.fromkeys(row.value)
-        # Rows without ids get some, but a column that the config names for them must exist.
+        # Rows need no ids, but a column that the config names for them must exist.
         needed = [field for field in required if self._labelled or field != "answer"]
         needed += ["id"] if "id" in self.mapped else []
         if row.split and "split" in needed:
@@ -211,14 +211,14 @@ class Columns:
             raise self._absent(missing, row)
 
     def has_answer(self, row: Row, is_test: bool) -> bool:
-        """Returns whether a row has an answer: neither absent, nor null, nor NaN, nor blank.
+        """Returns whether a row has an answer that is not absent, null, NaN or blank.
 
         Args:
           row: the row.
-          is_test: whether it is of the test, whose answers can be bought.
+          is_test: whether the row is in the test, whose answers can be bought from the teacher.
 
         Raises:
-          BadRowError: it has none, and has to have one.
+          BadRowError: the row has no answer but must have one.
         """
         value = self.raw(row, "answer")
         is_blank = isinstance(value, str) and not self.clean(value).strip()
@@ -242,7 +242,7 @@ class Columns:
         return BadRowError(f"has {kind}", kind, way_out)
 
     def unseen(self) -> str:
-        """Returns a message on mapped optional columns that are in no row; or ""."""
+        """Returns a message about mapped optional columns that no row has, or ""."""
         absent = [
             f"{field}:{self.mapped[field]}"
             for field in (*OPTIONAL, *(() if self._labelled else ("answer",)))
@@ -256,11 +256,17 @@ class Columns:
         )
 
     def _has(self, column: str) -> bool:
-        """Returns whether a column, or each of several, was in a row."""
+        """Returns whether any row had a column; of `A|B|C`, whether each was in some row."""
         return column in self._seen or all(part in self._seen for part in column.split("|"))
 
     def text(self, row: Row, field: str, required: bool = True) -> str:
-        """Returns a column of texts or numbers as text; raises BadRowError if it has none."""
+        """Returns the text or number in a column as text.
+
+        The result is "" only for an optional column without a value.
+
+        Raises:
+          BadRowError: a required value is missing, or is neither a text nor a finite number.
+        """
         if row.problem:
             raise row.problem
         column, value = self.name(field), self.raw(row, field)
@@ -284,13 +290,13 @@ class Columns:
         return text
 
     def clean(self, text: str) -> str:
-        """Returns a text with U+FFFD for characters that no tokenizer, file or database takes."""
+        """Replaces the characters that tokenizers, files or databases reject with U+FFFD."""
         cleaned, count = _NO_CHARACTER.subn("\ufffd", text)
         self.replaced += count
         return cleaned
 
     def _way_out(self, missing: Sequence[str], columns: Sequence[str]) -> str:
-        """Returns the setting that maps the missing columns, with likely names."""
+        """Returns advice: the setting that maps the missing fields to likely columns."""
         free = [column for column in columns if column not in (*REQUIRED, *self.mapped.values())]
         parts = []
         for field in missing:
@@ -303,7 +309,7 @@ class Columns:
 
 
 def shown(value: Any) -> str:
-    """Returns a value of a row for a message: short, unprintable characters escaped."""
+    """Returns a value of a row for a message, shortened and with unprintable characters escaped."""
     return _repr.repr(value)
 
 

@@ -1,7 +1,7 @@
 """Reads the examples of a run, and the instructions of the student's warm-up.
 
-Examples are generated practice tasks, the rows of a file (`data.formats`), or a dataset of the hub.
-They can be cached on disk, and have digests of their content.
+Examples are generated practice tasks, the rows of a file (`data.formats`), or a dataset from the
+Hugging Face hub. They can be cached on disk, and `digests` hashes their content.
 """
 
 import collections
@@ -49,20 +49,20 @@ SPLITS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 
-# How many practice tasks are made where the config does not say.
+# The number of practice tasks to generate if the config does not give it.
 SIZES = {"pool": 500, "dev": 50, "test": 200}
 # Fields of the config that practice tasks are made from.
 _PRACTICE = ("domains", "min_steps", "max_steps", "families", "different_values")
 
 _PARTS = ("pool", "dev", "test")
 _FILE = "examples.jsonl"
-_DIGESTS = "_digests"  # An attribute that is no field, so `dataclasses.replace` leaves it out.
-# Settings that do not change the examples: the path, their use, and those of practice tasks.
+_DIGESTS = "_digests"  # An attribute that is not a field, so `dataclasses.replace` drops it.
+# Settings that do not change examples from files: paths, their use, and practice settings.
 _LEFT_OUT = ("path", "test_path", "rationale", *_PRACTICE)
 
 
 class Instruction(NamedTuple):
-    """A question with its context, and the answer as the source has it."""
+    """A question with its context, and the answer as it is in the source."""
 
     question: str
     answer: str
@@ -84,14 +84,14 @@ def load(config: DataConfig, seed: int) -> Splits:
     """Reads the examples that `config` names.
 
     Args:
-      config: the source. For files and `hf`, `pool`, `dev` and `test` are how many examples of each
-        split are kept; 0 keeps all.
-      seed: of practice tasks; of the division of rows without a split; and of samples.
+      config: the source. For files and `hf`, `pool`, `dev` and `test` are the numbers of examples
+        to keep of each split; 0 keeps all.
+      seed: the seed of practice tasks, of the division of rows without a split, and of samples.
 
     Raises:
       BadRowsError: rows are malformed (unless `on_bad_row="skip"`), or none is left.
-      UserError: the data or the task cannot be read, answers can be read in two ways, pool or test
-        is empty, or there are too few rows to divide.
+      UserError: the data or the task cannot be read, answers can be read in two ways, the pool or
+        the test is empty, or there are too few rows to divide.
     """
     _check(config)
     if config.source == "practice":
@@ -108,13 +108,13 @@ def load(config: DataConfig, seed: int) -> Splits:
 
 
 def depends_on_seed(config: DataConfig) -> bool:
-    """Returns whether the examples depend on the seed: by drawing, dividing or sampling."""
+    """Returns whether the examples may depend on the seed: by generation, division or sampling."""
     is_sampled = any(getattr(config, name) for name in _PARTS)
     return config.source == "practice" or is_sampled or _may_divide(config)
 
 
 def load_cached(config: DataConfig, seed: int, folder: Path | None, content: str) -> Splits:
-    """Returns the examples of `load`, from `folder` if they were loaded before.
+    """Returns the examples of `load`, from the cache if they were loaded before.
 
     On disk, examples are columns of JSON, which is compact and quick to read. Fields that many
     examples share (kind, labels, task) are stored once, in a table.
@@ -122,11 +122,11 @@ def load_cached(config: DataConfig, seed: int, folder: Path | None, content: str
     Args:
       config: the source.
       seed: as in `load`.
-      folder: of the cache; None keeps nothing.
-      content: the SHA-256 of the file or folder; "" keeps nothing.
+      folder: the folder of the cache; None caches nothing.
+      content: the SHA-256 of the data's file or folder; "" caches nothing.
 
     Raises:
-      UserError: as `load`; then nothing is kept.
+      UserError: as in `load`; then nothing is cached.
     """
     if folder is None or not content or config.source == "practice":
         return load(config, seed)
@@ -149,8 +149,9 @@ def load_cached(config: DataConfig, seed: int, folder: Path | None, content: str
 def digests(splits: Splits) -> dict[str, str]:
     """Returns the SHA-256 of the content of each part, computed once.
 
-    `pool`, `dev` and `test` cover the fields that models read: all but the recorded rationales,
-    which only teachers read, and which `pool_recorded`, `dev_recorded` and `test_recorded` cover.
+    `pool`, `dev` and `test` cover the fields that models read, which are all but the recorded
+    rationales. Only teachers read those; `pool_recorded`, `dev_recorded` and `test_recorded` cover
+    them.
     """
     known = vars(splits)
     if _DIGESTS not in known:
@@ -163,8 +164,7 @@ def read_instructions(config: InstructConfig, seed: int) -> Instructions:
     """Returns the instructions of `config.path` for training, shuffled by `seed`.
 
     A row has a `question` and an `answer`, by these names or those in `instruct.columns`. It may
-    have a `context`, which is appended to the question, and a `split`: rows of dev and test are
-    left out.
+    have a `context`, which is appended to the question, and a `split`: only training rows are kept.
 
     Raises:
       BadRowsError: rows are malformed (unless `on_bad_row="skip"`), or none is for training.
@@ -207,25 +207,25 @@ def read_instructions(config: InstructConfig, seed: int) -> Instructions:
 
 
 def _may_divide(config: DataConfig) -> bool:
-    """Returns whether rows of a file are divided, since no setting says which split they are of."""
+    """Returns whether the rows of a file may be divided, since no setting names their splits."""
     return config.source in READERS and not config.splits and "split" not in config.columns
 
 
 def _has_no_split(config: DataConfig) -> bool:
-    """Returns whether the rows are to be divided: none of `config.path` has a split."""
+    """Returns whether the rows are to be divided, since no row of `config.path` has a split."""
     if not _may_divide(config):
         return False
     return all(row.value.get("split") is None for row in raw_rows(config, "data.path"))
 
 
 def _rows(config: DataConfig, divides: bool) -> Iterator[tuple[Row, bool]]:
-    """Yields the rows of `path` and of `test_path`, and whether they are of the second.
+    """Yields the rows of `path` and `test_path`, each with whether it is from `test_path`.
 
-    Rows of `path` that need no split get that of the pool.
+    Rows of `path` that need no split are assigned to the pool.
     """
     split = config.columns.get("split", "split")
     for row in raw_rows(config, "data.path"):
-        # A column that the config names must be there.
+        # A split column that the config names must exist.
         needs_none = divides or (config.test_path and "split" not in config.columns)
         is_free = needs_none and not row.problem
         if is_free and row.value.get(split) is None:
@@ -239,7 +239,7 @@ def _rows(config: DataConfig, divides: bool) -> Iterator[tuple[Row, bool]]:
 
 
 def raw_rows(config: DataConfig, setting: str) -> Iterator[Row]:
-    """Yields the rows of a file or a dataset; `setting` names it in messages."""
+    """Yields the rows of a file or a dataset; `setting` is its setting, for messages."""
     if config.source == "hf":
         return read_dataset(config, setting)
     return read_file(config.source, config.path, setting)
@@ -275,7 +275,7 @@ def _check(config: DataConfig) -> None:
 
 
 def _sampled(splits: Splits, config: DataConfig, seed: int) -> Splits:
-    """Returns the splits with no more examples each than the config says."""
+    """Returns the splits, each sampled down to the number of examples in the config."""
     parts, cut = {}, {}
     for name in _PARTS:
         there = getattr(splits, name)
@@ -286,7 +286,7 @@ def _sampled(splits: Splits, config: DataConfig, seed: int) -> Splits:
 
 
 def _told(splits: Splits, config: DataConfig) -> Splits:
-    """Returns the examples with the task of the config, if it has one."""
+    """Returns the splits, their examples with the task of the config if it has one."""
     task = read_task(config)
     if not task.is_said:
         return splits
@@ -301,11 +301,11 @@ def _told(splits: Splits, config: DataConfig) -> Splits:
 
 
 def _collect(rows: Iterable[tuple[Row, bool]], config: DataConfig, seed: int | None) -> Splits:
-    """Converts rows, and groups them by split; with a seed, those of the pool are divided by it."""
+    """Converts rows and groups them by split; with a seed, the rows of the pool are divided."""
     reader, bad = RowReader(config), BadRows()
     found: dict[str, list[Example]] = {name: [] for name in _PARTS}
     called: collections.Counter[str] = collections.Counter()
-    lost: set[str] = set()  # Our names of the splits that bad rows belong to.
+    lost: set[str] = set()  # Our names for the splits that bad rows belong to.
     for row, is_test in rows:
         bad.total += 1
         name = "test" if is_test else ""
@@ -326,7 +326,7 @@ def _collect(rows: Iterable[tuple[Row, bool]], config: DataConfig, seed: int | N
         listed = [bad.summary()] if bad.rows else []
         raise BadRowsError("\n".join([f"{config.path}: {doubt}", *listed]), bad)
     if bad.rows and config.on_bad_row == "error":
-        # Where most rows fail alike, leaving them out would leave nothing.
+        # If most rows fail alike, leaving them out would leave too little.
         way_out = "" if bad.cause else "\nmend them, or leave them out with data.on_bad_row=skip"
         raise BadRowsError(f"{config.path}: {bad.summary()}{way_out}", bad)
     groups = 0
@@ -345,7 +345,7 @@ def _collect(rows: Iterable[tuple[Row, bool]], config: DataConfig, seed: int | N
 
 
 def _ours(theirs: str, config: DataConfig, column: str) -> str:
-    """Returns our name of a split, or "" for one that `data.splits` leaves out."""
+    """Returns our name for a split, or "" for one that `data.splits` leaves out."""
     if config.splits:
         chosen = {name.lower(): ours for name, ours in config.splits.items()}
         return SPLITS[chosen[theirs.lower()].lower()] if theirs.lower() in chosen else ""
@@ -357,7 +357,7 @@ def _ours(theirs: str, config: DataConfig, column: str) -> str:
 
 
 def _why(name: str, bad: BadRows, called: Mapping[str, int], lost: set[str]) -> str:
-    """Returns why a split is empty, and the way out."""
+    """Returns why a split is empty, with advice."""
     if bad.cause or name in lost:
         return f": {bad.summary()}"
     if not bad.total:
@@ -378,7 +378,7 @@ def _name(config: DataConfig, seed: int, content: str) -> str:
         for name, value in vars(told).items()
         if name not in _LEFT_OUT
     }
-    # `datasets` chooses the format by it.
+    # `datasets` chooses the format by the suffix.
     kind = [Path(path).suffix for path in (config.path, config.test_path)]
     versions = caches.versions_of("datasets", "datasketch", "pyarrow")
     code = caches.code_of("data")
@@ -387,7 +387,7 @@ def _name(config: DataConfig, seed: int, content: str) -> str:
 
 
 def _texts(splits: Splits) -> dict[str, bytes]:
-    """Returns each split as JSON: for models ("pool"), and for teachers ("pool_recorded")."""
+    """Returns each split as JSON: fields for models ("pool") and for teachers ("pool_recorded")."""
     texts = {}
     for part in _PARTS:
         examples = getattr(splits, part)
@@ -397,7 +397,7 @@ def _texts(splits: Splits) -> dict[str, bytes]:
 
 
 def _dump(splits: Splits, path: str) -> bytes:
-    """Returns splits as lines of JSON; `path` is that of the data now."""
+    """Returns splits as lines of JSON; `path` is the current path of the data."""
     bad = splits.bad
     rest = {
         "total": bad.total,
@@ -413,7 +413,7 @@ def _dump(splits: Splits, path: str) -> bytes:
 
 
 def _load(data: bytes, config: DataConfig) -> Splits:
-    """Returns the splits that were dumped; `config` has the paths of the data now."""
+    """Returns the splits in the output of `_dump`; `config` has the current paths of the data."""
     *texts, rest = map(json.loads, data.split(b"\n"))
     parts = zip(texts[::2], texts[1::2], strict=True)
     examples = {name: tuple(_examples(*part)) for name, part in zip(_PARTS, parts, strict=True)}
@@ -431,7 +431,7 @@ def _load(data: bytes, config: DataConfig) -> Splits:
 
 
 def _columns(examples: Sequence[Example]) -> dict[str, Any]:
-    tasks: dict[int, int] = {}  # The id of a task -> its number in the next.
+    tasks: dict[int, int] = {}  # id() of a task -> its number in `told`.
     told: dict[bytes, int] = {}
     shared: dict[tuple[Any, ...], int] = {}
     numbers = []
@@ -468,4 +468,4 @@ def _examples(columns: dict[str, Any], recorded: list[dict[str, str]]) -> Iterat
 
 def _json(value: Any) -> bytes:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "surrogatepass")  # An id may hold half a surrogate pair.
+    return text.encode("utf-8", "surrogatepass")  # An id may hold a lone surrogate.

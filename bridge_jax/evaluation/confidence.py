@@ -1,8 +1,8 @@
-"""Computes how sure a model is of an answer, and how many answers it is sure of are right.
+"""Computes a model's confidence in its answers, and the accuracy of its confident answers.
 
-Selective prediction (Geifman and El-Yaniv, 1705.08500): answers below a threshold of confidence are
-not trusted, which lowers the share that is answered (coverage) and, if the confidence is worth
-anything, the share of wrong ones among them (risk).
+Selective prediction (Geifman and El-Yaniv, 1705.08500): answers below a confidence threshold are
+not trusted. This lowers the share of questions that are answered (coverage) and, if the confidence
+is informative, the share of wrong answers among them (risk).
 """
 
 import bisect
@@ -15,7 +15,7 @@ from bridge_jax.evaluation.intervals import wilson
 from bridge_jax.generation.engine import Completion
 from bridge_jax.text.tokenizer import Tokenizer
 
-SHARES = (0.95, 0.9, 0.8, 0.7, 0.5)  # of the questions that are answered, at the thresholds shown
+SHARES = (0.95, 0.9, 0.8, 0.7, 0.5)  # Coverage at the thresholds that are shown.
 
 
 def of_answer(tokenizer: Tokenizer, completion: Completion, start: int = 0) -> float | None:
@@ -24,16 +24,16 @@ def of_answer(tokenizer: Tokenizer, completion: Completion, start: int = 0) -> f
     Tokens of the frame ("Answer:", the end token) do not count.
 
     Args:
-      completion: with log-probabilities under the model itself.
-      start: the first token of the answer's part, where thinking was divided off before.
+      completion: with log-probabilities under the model's own distribution.
+      start: index of the first token after the thinking, if that was split off before.
 
     Returns:
-      None if no token is found that belongs to the answer alone.
+      None if the completion has no answer, or its tokens are not found.
     """
     ids = completion.ids[start:]
     text = tokenizer.decode(ids)
     _, said, rest = cut_completion(text)
-    if said is None and start:  # Its mark was the end of the thinking.
+    if said is None and start:  # The end of the thinking was the answer's mark.
         said, _, rest = (part.strip() for part in text.strip().partition("\n"))
     if not said:
         return None
@@ -53,23 +53,24 @@ def of_answer(tokenizer: Tokenizer, completion: Completion, start: int = 0) -> f
 
 
 def is_trusted(row: Mapping[str, Any], least: float) -> bool:
-    """Returns whether a row has an answer, and one of at least this confidence.
+    """Returns whether a row has an answer with a confidence of `least` or more.
 
-    An answer whose confidence is not known (None) is trusted only from 0.
+    An answer of unknown confidence (None) is trusted only if `least` is 0.
     """
     return row["answer"] is not None and (row["confidence"] or 0.0) >= least
 
 
 def trusted(rows: Sequence[Mapping[str, Any]], least: float) -> dict[str, Any]:
-    """Counts the answers that are trusted, and the right ones among them.
+    """Counts the trusted answers, and the right ones among them.
 
     Args:
-      rows: with `answer`, `confidence` and `correct`; at least one.
+      rows: rows with `answer`, `confidence` and `correct`; at least one.
       least: the threshold.
 
     Returns:
-      `n` rows; `trusted`, how many of them; `share`, of the rows; `right`, of the trusted ones; and
-      `accuracy`, `low`, `high`: the share of right ones (95%, Wilson), None if none is trusted.
+      `n`, the number of rows; `trusted`, how many are trusted; `share`, their share of the rows;
+      `right`, how many trusted ones are right; and `accuracy`, `low`, `high`: the share of right
+      answers among the trusted ones (95%, Wilson), None if none is trusted.
     """
     taken = [row for row in rows if is_trusted(row, least)]
     right = sum(bool(row["correct"]) for row in taken)
@@ -88,8 +89,8 @@ def trusted(rows: Sequence[Mapping[str, Any]], least: float) -> dict[str, Any]:
 def thresholds(rows: Sequence[Mapping[str, Any]]) -> list[float]:
     """Returns 0 and the thresholds that trust about `SHARES` of the rows, from low to high.
 
-    Rows of equal confidence are trusted together, so a threshold may trust more, and some shares
-    may have the same one.
+    Rows of equal confidence are trusted together, so a threshold may trust more than its share, and
+    several shares may have the same threshold.
     """
     known = sorted(row["confidence"] or 0.0 for row in rows if row["answer"] is not None)
     counts = (math.ceil(share * len(rows)) for share in SHARES)

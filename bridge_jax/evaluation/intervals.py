@@ -1,9 +1,9 @@
-"""Computes intervals of proportions, of paired differences, and of means over seeds.
+"""Computes confidence intervals of proportions, paired differences, and means over seeds.
 
 The means of a study get a bootstrap over seeds and questions (Davison & Hinkley 1997, section 3.8:
 two levels). A replicate draws both with replacement. Seeds that are tested on the same questions
 draw the same questions, and so do all models of a seed, so differences are paired. With three seeds
-the part of the interval that is due to seeds comes out too narrow (by a factor of sqrt(2/3) where
+the part of the interval that is due to seeds comes out too narrow (by a factor of sqrt(2/3) if
 nothing else varies), so the tables also show the t interval over seeds.
 """
 
@@ -17,8 +17,8 @@ from scipy import special
 
 from bridge_jax.errors import UserError
 
-Z_95 = 1.959963984540054  # the 97.5% quantile of the standard normal distribution
-Z_80 = 0.8416212335729143  # the 80% quantile
+Z_95 = 1.959963984540054  # The 97.5% quantile of the standard normal distribution.
+Z_80 = 0.8416212335729143  # The 80% quantile.
 REPLICATES = 4000
 
 
@@ -26,8 +26,8 @@ def wilson(successes: float, trials: int) -> tuple[float, float]:
     """Returns Wilson's 95% score interval of a proportion.
 
     The centre is (p + z²/2n) / (1 + z²/n), the half-width
-    z sqrt(p(1-p)/n + z²/4n²) / (1 + z²/n): it stays within [0, 1] and keeps a width at 0% and
-    100%, where the normal interval has none.
+    z sqrt(p(1-p)/n + z²/4n²) / (1 + z²/n). It stays within [0, 1], and has a positive width at 0%
+    and 100%, where the normal interval has width 0.
 
     Reference: Wilson (1927), Journal of the American Statistical Association 22, 209-212.
 
@@ -39,7 +39,7 @@ def wilson(successes: float, trials: int) -> tuple[float, float]:
     centre = (share + Z_95**2 / (2 * trials)) / shrink
     spread = math.sqrt(share * (1 - share) / trials + Z_95**2 / (4 * trials**2))
     half = Z_95 * spread / shrink
-    # At 0 and n successes the bound is exactly 0 or 1; floating point only comes near.
+    # At 0 and n successes a bound is exactly 0 or 1; floating point only comes close.
     low = 0.0 if successes == 0 else centre - half
     high = 1.0 if successes == trials else centre + half
     return low, high
@@ -50,11 +50,11 @@ def paired_difference(
 ) -> dict[str, float]:
     """Returns the difference in accuracy of A and B on the same questions, with its interval.
 
-    With b questions that only A answers, c that only B answers and n in all, the difference is
-    (b - c) / n. Its 95% interval is the normal one after half a question is added to each of
-    the four counts (both, only A, only B, neither):
-    (b - c) / m ± z sqrt(b + c + 1 - (b - c)² / m) / m, with m = n + 2. Without that, two models
-    that never disagree on ten questions would be told apart with certainty.
+    With b questions that only A answers correctly, c that only B does and n in all, the difference
+    is (b - c) / n. Its 95% interval is the normal one after half a question is added to each of the
+    four counts (both, only A, only B, neither):
+    (b - c) / m ± z sqrt(b + c + 1 - (b - c)² / m) / m, with m = n + 2. Without that, the interval
+    of two models that never disagree on ten questions would have width 0.
 
     Reference: Agresti & Min (2005), Statistics in Medicine 24, 729-740.
 
@@ -66,7 +66,7 @@ def paired_difference(
       `difference`, `low` and `high`, in [-1, 1].
 
     Raises:
-      UserError: the ids differ, repeat, or there are none.
+      UserError: ids differ or repeat, or there are no rows.
     """
     a, b = _correct_by_id(rows_a), _correct_by_id(rows_b)
     if a.keys() != b.keys():
@@ -93,11 +93,11 @@ def paired_difference(
 def questions_needed(
     rows_a: Sequence[Mapping[str, Any]], rows_b: Sequence[Mapping[str, Any]], difference: float
 ) -> int:
-    """Returns how many questions would tell a difference of A and B from chance.
+    """Returns how many questions it takes to tell a difference between A and B from chance.
 
-    If the two disagree on a share d of the questions, a true difference of D is found at the 5%
-    level with 80% probability by (1.96 sqrt(d) + 0.84 sqrt(d - D²))² / D² questions. The share is
-    that of the rows, with half a question more in each of the four counts, and at least |D|.
+    If the two disagree on a share d of the questions, a true difference of D is detected at the 5%
+    level with 80% probability by (1.96 sqrt(d) + 0.84 sqrt(d - D²))² / D² questions. The share d is
+    taken from the rows, with half a question added to each of the four counts, and is at least |D|.
 
     Reference: Connor (1987), Biometrics 43, 207-211.
 
@@ -114,11 +114,11 @@ def questions_needed(
 
 
 def seeds_needed(values: Sequence[float]) -> int | None:
-    """Returns how many seeds would tell the mean of paired differences from 0.
+    """Returns how many seeds it takes to tell the mean of paired differences from 0.
 
-    It is (1.96 + 0.84)² s² / mean², for 80% probability at the 5% level, and at least 2: the seeds'
-    own scatter s is known only roughly from a few of them. None where it is not known at all: of
-    one seed, or of a mean of 0.
+    It is (1.96 + 0.84)² s² / mean², for 80% probability at the 5% level, and at least 2: a few
+    seeds give only a rough estimate of their standard deviation s. Returns None for fewer than
+    two seeds, or if the mean is 0.
     """
     mean = float(np.mean(values)) if len(values) else 0.0
     if len(values) < 2 or mean == 0:
@@ -153,7 +153,7 @@ def mean_over_seeds(values: Sequence[float]) -> tuple[float, float | None, float
 
 
 class Resampling:
-    """Bootstrap draws shared by all numbers of a study, the same in every call and process.
+    """Bootstrap draws shared by all estimates of a study, the same in every call and process.
 
     R below is `REPLICATES`.
     """
@@ -165,26 +165,30 @@ class Resampling:
         """Returns f64[R]: a model's accuracy in each replicate.
 
         Args:
-          test: the questions of its seed; equal questions get equal draws.
-          right: its score by question, from 0 to 1; it may have been asked only a part of `test`.
+          test: the test questions of the model's seed; equal test sets get equal draws.
+          right: question -> the model's score, from 0 to 1; may cover only a part of `test`.
         """
         weights = self._drawn(tuple(test))
         asked = np.array([question in right for question in test], np.float32)
         scores = np.array([right.get(question, 0.0) for question in test], np.float32)
         drawn = (weights @ asked).astype(np.float64)
-        # A replicate may draw none of a few questions.
+        # A replicate may draw none of the questions that were asked, if they are few.
         mean = scores.sum() / max(1, asked.sum())
         return np.where(drawn > 0, weights @ scores / np.maximum(drawn, 1), mean)
 
     def over_seeds(self, by_seed: Mapping[int, np.ndarray]) -> np.ndarray:
-        """Returns f64[R]: the means over drawn seeds of f64[R] for each seed."""
+        """Returns f64[R]: each replicate's mean over seeds drawn with replacement.
+
+        Args:
+          by_seed: seed -> f64[R].
+        """
         seeds = sorted(by_seed)
         stacked = np.stack([by_seed[seed] for seed in seeds])
         drawn = _generator(f"seeds {seeds}").integers(len(seeds), size=(REPLICATES, len(seeds)))
         return stacked[drawn, np.arange(REPLICATES)[:, None]].mean(1)
 
     def _drawn(self, test: tuple[str, ...]) -> np.ndarray:
-        """Returns f32[R, Q]: the number of draws of each question; integers, so sums are exact."""
+        """Returns f32[R, Q]: how often each question is drawn; integers, so sums are exact."""
         key = hashlib.sha256("\0".join(test).encode()).hexdigest()
         if key not in self._weights:
             n = len(test)
@@ -201,7 +205,7 @@ def estimate(values: Mapping[int, float], replicates: np.ndarray) -> dict[str, A
     """Returns a mean over seeds with its uncertainty, as JSON values.
 
     Args:
-      values: by seed.
+      values: seed -> value.
       replicates: f64[R], from `Resampling.over_seeds`.
 
     Returns:

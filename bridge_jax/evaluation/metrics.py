@@ -16,17 +16,17 @@ from typing import Any, NamedTuple
 from bridge_jax.errors import UserError
 from bridge_jax.evaluation.intervals import wilson
 
-MOST_CLASSES = 20  # in a matrix, and of answers that are not declared to be labels
-LEAST_QUESTIONS = 5  # for each different answer, for these to be classes
+MOST_CLASSES = 20  # In a confusion matrix, and among answers that are not declared as labels.
+LEAST_QUESTIONS = 5  # Per distinct answer on average, for answers to count as classes.
 
 PredictionRows = Sequence[Mapping[str, Any]]
 
 
 class Gap(NamedTuple):
-    """The accuracy of a measured model minus that of another.
+    """The accuracy of one measured model minus the accuracy of another.
 
     Attributes:
-      name: in the report.
+      name: its name in the report.
       first, second: the models, as `report.json` calls them.
       in_run: whether it is in the report of a run.
       in_study: whether it is in the results of a study.
@@ -59,7 +59,7 @@ def summarise(rows: PredictionRows) -> dict[str, Any]:
     Returns:
       `n`; `accuracy`, `accuracy_low`, `accuracy_high` (95%, Wilson); `compliance`, the share of
       completions that an answer was parsed from, with `compliance_low` and `compliance_high`;
-      `mean_tokens`, generated tokens per question; and `score`, the mean ROUGE-L, of free texts.
+      `mean_tokens`, generated tokens per question; and for free texts `score`, the mean ROUGE-L.
 
     Raises:
       UserError: there are no rows.
@@ -88,13 +88,13 @@ def with_gold(rows: Iterable[Any]) -> list[Any]:
 def are_classes(rows: PredictionRows, kind: str = "") -> bool:
     """Returns whether the gold answers of test questions are classes.
 
-    Labels are, if there are two or more. Other answers are if there are 2 to `MOST_CLASSES`
-    different ones, and `LEAST_QUESTIONS` questions or more for each of them on average (our
-    default). Free texts never are.
+    Labels are classes if there are two or more. Other answers are classes if there are 2 to
+    `MOST_CLASSES` distinct ones, with `LEAST_QUESTIONS` questions or more per answer on average
+    (our default). Free texts never are.
 
     Args:
       rows: prediction rows with a gold answer.
-      kind: of the answers, as in `DataConfig`.
+      kind: kind of the answers, as in `DataConfig`.
     """
     different = len({row["gold"] for row in rows})
     if kind == "text" or different < 2:
@@ -104,7 +104,7 @@ def are_classes(rows: PredictionRows, kind: str = "") -> bool:
 
 
 def commonest(answers: Iterable[str | None]) -> tuple[str, int] | None:
-    """Returns the commonest answer and its count, the first in the alphabet of equals; or None."""
+    """Returns the commonest answer and its count, or None; ties are broken alphabetically."""
     counts = Counter(answer for answer in answers if answer)
     if not counts:
         return None
@@ -125,12 +125,12 @@ def count_by_class(rows: PredictionRows) -> dict[str, Any]:
       rows: prediction rows with a gold answer.
 
     Returns:
-      `classes`: for each, the most frequent first, its `name`, `n` questions, `right` answers,
-      `given`: how often it was the answer to any question, `precision` (None where it was never
-      given), `recall`, `answered`: the share of its questions that have an answer, and `confusion`:
-      the commonest wrong answer to them (None is no answer) and its count, or None. `matrix`, where
-      there are at most `MOST_CLASSES`: rows of counts, by class; a column for each class, then one
-      for other answers and one for none.
+      `classes`, a list with the most frequent class first. Each has its `name`; `n`, its number of
+      questions; `right`, the number of right answers; `given`, how often it was the answer to any
+      question; `precision`, None if it was never given; `recall`; `answered`, the share of its
+      questions that have an answer; and `confusion`, the commonest wrong answer to them (None for
+      no answer) and its count, or None. If there are at most `MOST_CLASSES`, also `matrix`: counts
+      with a row for each class, and columns for each class, other answers and no answer.
     """
     gold = Counter(row["gold"] for row in rows)
     names = sorted(gold, key=lambda name: (-gold[name], name))
@@ -163,18 +163,19 @@ def count_by_class(rows: PredictionRows) -> dict[str, Any]:
 
 
 def by_budget(rows: PredictionRows) -> dict[int, dict[str, float]]:
-    """Returns the figures of each budget.
+    """Computes the metrics at each budget.
 
     Args:
-      rows: with `id`, `budget`, `repeat`, `thinking` and `tokens` (int), `answer` and `correct`.
-        Rows with equal id, budget and repeat are samples of one reply: their commonest answer is
-        scored (self-consistency, 2203.11171), the first of those that are as common, and their
-        tokens are added. Accuracy is averaged over repeats (avg@k).
+      rows: rows with `id`, `budget`, `repeat`, `thinking` and `tokens` (int), `answer` and
+        `correct`. Rows with equal id, budget and repeat are samples of one reply: their commonest
+        answer is scored (self-consistency, 2203.11171), the first one in a tie, and their tokens
+        are added up. Accuracy is averaged over repeats (avg@k).
 
     Returns:
-      budget -> `n` questions; `accuracy` with its 95% Wilson interval over the questions, `low` and
-      `high`; `thinking`, mean tokens; `over`, the share above the budget; `deviation`, mean
-      |thinking - budget| / budget; `tokens`, mean tokens decoded.
+      budget -> `n`, the number of questions; `accuracy` with its 95% Wilson interval over the
+      questions, `low` and `high`; `thinking`, mean thinking tokens of a reply; `over`, the share of
+      replies above the budget; `deviation`, mean |thinking - budget| / budget; `tokens`, mean
+      tokens decoded.
     """
     found = {}
     for level in sorted({row["budget"] for row in rows}):
@@ -201,20 +202,20 @@ def by_budget(rows: PredictionRows) -> dict[int, dict[str, float]]:
 
 
 def spread_of_thinking(levels: Mapping[int, Mapping[str, float]]) -> float:
-    """Returns the largest mean thinking over the smallest; a model that ignores budgets has 1.
+    """Returns the ratio of the largest to the smallest mean thinking length over budgets.
 
-    A mean below one token counts as one. There is at least one level.
+    A model that ignores budgets has 1. A mean below one token counts as one. `levels` is not empty.
     """
     means = [figures["thinking"] for figures in levels.values()]
     return max(means) / max(min(means), 1.0)
 
 
 def anytime_index(levels: Mapping[int, Mapping[str, float]]) -> float:
-    """Returns the mean accuracy over budgets: the area under it, by the width.
+    """Returns the mean accuracy over budgets: the area under the accuracy curve over its width.
 
-    Over the logarithm of the budget, since levels double: over the budget itself, the largest two
-    would decide. "Budget-Aware Anytime Reasoning" (2601.11038) has an index of this kind; the axis
-    is our choice. Of one level it is its accuracy.
+    The axis is the logarithm of the budget, since levels double: on a linear axis, the largest two
+    would dominate. "Budget-Aware Anytime Reasoning" (2601.11038) has an index of this kind; the
+    axis is our choice. With one level, the index is its accuracy.
     """
     points = [(math.log2(level), levels[level]["accuracy"]) for level in sorted(levels)]
     if len(points) == 1:
@@ -233,7 +234,7 @@ def _is_commonest_right(samples: PredictionRows) -> bool:
 
 
 def _by_count(item: tuple[str | None, int]) -> tuple[int, bool, str]:
-    """Orders the most frequent first; of equals, no answer last."""
+    """Returns a sort key: most frequent first; among ties, alphabetical, with no answer last."""
     answer, number = item
     return -number, answer is None, answer or ""
 

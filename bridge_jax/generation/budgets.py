@@ -1,10 +1,11 @@
-"""Keeps a model to a budget of thinking tokens while it writes.
+"""Enforces a budget of thinking tokens during generation.
 
-The engine writes given tokens at a given place (`Request.forced`), unless the model has closed its
-thinking before. They are the model's context like any other token, and nothing is trained on them.
+The engine inserts given tokens at a given position (`Request.forced`), unless the model has closed
+its thinking before. Inserted tokens are part of the model's context like any other token, and no
+model is trained on them.
 
-What a reply costs is counted in tokens that were decoded: forced ones, answers that were thrown
-away, and the end token too. What comes with the prompt is not decoded.
+The cost of a reply is the number of tokens decoded for it, including forced tokens, discarded
+answers and the end token. Tokens that come with the prompt are not decoded.
 """
 
 from collections.abc import Sequence
@@ -25,12 +26,12 @@ from bridge_jax.text.tokenizer import Tokenizer
 
 
 class Reply(NamedTuple):
-    """Holds a reply's text, its answer, and how long its thinking is.
+    """A reply's text, its answer, and the length of its thinking.
 
     Attributes:
-      text: of all of it.
-      answer: canonical; None if there is none.
-      thinking: tokens of the thinking.
+      text: the whole reply.
+      answer: the canonical answer; None if there is none.
+      thinking: number of thinking tokens.
     """
 
     text: str
@@ -39,14 +40,14 @@ class Reply(NamedTuple):
 
 
 class Cap(NamedTuple):
-    """Says where and how thinking is cut off.
+    """Where and how thinking is cut off.
 
     Attributes:
-      budget: tokens of thinking at most.
-      thinking: how replies are divided.
-      closing: ids that are said before the thinking is closed, as the last of the budget.
-      answer_tokens: reserved for the answer after it; a reply that closes its thinking early may
-        also use the rest of the budget.
+      budget: maximum number of thinking tokens.
+      thinking: how replies are split into thinking and answer.
+      answer_tokens: tokens reserved for the answer after the thinking; a reply that closes its
+        thinking early may also use the rest of the budget.
+      closing: ids inserted before the thinking is closed; they are the last tokens of the budget.
     """
 
     budget: int
@@ -56,10 +57,10 @@ class Cap(NamedTuple):
 
 
 def capped(prompt: Sequence[int], cap: Cap) -> Request:
-    """Returns a request for a reply to a prompt (ids) whose thinking is cut off.
+    """Returns a request for a reply to `prompt` (ids) whose thinking is cut off by `cap`.
 
     Raises:
-      UserError: the engine cannot force so many tokens.
+      UserError: the cap needs more forced tokens than the engine supports.
     """
     end = cap.thinking.closing
     forced = [*cap.closing, *end, *cap.thinking.answering]
@@ -76,19 +77,20 @@ def capped(prompt: Sequence[int], cap: Cap) -> Request:
 def extended(
     request: Request, written: Sequence[int], thinking: Thinking, waiting: Sequence[int]
 ) -> Request | None:
-    """Returns the request that goes on where a model has stopped thinking too early.
+    """Returns a request that continues a reply whose thinking ended too early.
 
-    That is budget forcing, as in s1 (2501.19393): the end of the thinking and the answer are thrown
-    away, and words follow that make the model think on.
+    This is budget forcing, as in s1 (2501.19393): the end of the thinking and the answer are
+    discarded, and words are appended that make the model continue thinking.
 
     Args:
-      request: of `capped`.
+      request: from `capped`, or from an earlier extension.
       written: ids of its reply.
-      thinking: how replies are divided.
-      waiting: ids of these words, which count as thinking.
+      thinking: how replies are split.
+      waiting: ids of the appended words, which count as thinking.
 
     Returns:
-      None where the budget leaves no room, nothing was thought, or the thinking was cut off.
+      The request, or None if the budget leaves no room, the reply has no thinking, or the thinking
+      was cut off.
     """
     thoughts, rest = thinking.split(written)
     kept = list(written)
@@ -105,10 +107,13 @@ def extended(
 
 
 def read(tokenizer: Tokenizer, thinking: Thinking, ids: Sequence[int], example: Example) -> Reply:
-    """Divides a reply to a question, and parses its answer: the first after the thinking.
+    """Splits a reply into thinking and answer, and parses the answer.
 
-    A model that was not trained on our replies may write the line of the answer in other tokens;
-    then the text is divided, and its thinking is counted anew.
+    In a plain reply the answer is the first line after the thinking. With tags it may have any form
+    that `answer_in_recorded_text` reads.
+
+    A model that was not trained on our replies may tokenize a plain answer line differently. Then
+    the text is split instead, and its thinking is encoded again to count the tokens.
     """
     thoughts, rest = thinking.split(ids)
     text = tokenizer.decode(ids)
@@ -116,7 +121,7 @@ def read(tokenizer: Tokenizer, thinking: Thinking, ids: Sequence[int], example: 
         if not thinking.opening:
             line = tokenizer.decode(rest).strip().partition("\n")[0]
             return Reply(text, parse_answer(line, example), len(thoughts))
-        # A model that thinks writes its answer in other forms too.
+        # A model with thinking tags also writes its answer in other forms.
         _, answer = answer_in_recorded_text(tokenizer.decode(rest), example)
         return Reply(text, answer, len(thoughts))
     if thinking.opening:
@@ -127,5 +132,5 @@ def read(tokenizer: Tokenizer, thinking: Thinking, ids: Sequence[int], example: 
 
 
 def spent(completion: Completion) -> int:
-    """Returns the tokens that were decoded for a completion, the end token included."""
+    """Returns the number of tokens decoded for a completion, including the end token."""
     return len(completion.ids) + completion.ended

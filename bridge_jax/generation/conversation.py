@@ -1,4 +1,4 @@
-"""Holds a conversation: renders its turns as a prompt, and streams the reply token by token."""
+"""Multi-turn chat: renders the turns as a prompt, and streams the reply token by token."""
 
 import dataclasses
 import time
@@ -13,11 +13,11 @@ from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.text.tokenizer import Tokenizer
 
-_HALF = "\ufffd"  # Bytes that are no whole character decode to this.
+_HALF = "\ufffd"  # An incomplete UTF-8 sequence decodes to this.
 
 
 class Detokenizer:
-    """Turns tokens into text piece by piece; holds back a character until it is complete."""
+    """Incremental decoder from tokens to text; holds back a character until it is complete."""
 
     def __init__(self, tokenizer: Tokenizer):
         self._tokenizer = tokenizer
@@ -30,7 +30,7 @@ class Detokenizer:
         return self._new_text(self._tokenizer.decode(self._ids).rstrip(_HALF))
 
     def finish(self) -> str:
-        """Returns the text that was held back: a replacement character, if bytes are missing."""
+        """Returns the text held back: a replacement character if bytes are missing."""
         return self._new_text(self._tokenizer.decode(self._ids))
 
     def _new_text(self, text: str) -> str:
@@ -43,7 +43,7 @@ class Conversation:
     """Questions and replies; the oldest are dropped when the context is full.
 
     Attributes:
-      turns: (question, reply) that the next prompt will have, in order.
+      turns: (question, reply) pairs of the next prompt, in order.
     """
 
     def __init__(self, tokenizer: Tokenizer, system: str, room: int):
@@ -51,11 +51,11 @@ class Conversation:
 
         Args:
           tokenizer: renders the prompts.
-          system: the system message; empty is none.
-          room: tokens that a prompt may have.
+          system: the system message; empty for none.
+          room: maximum number of prompt tokens.
 
         Raises:
-          UserError: the system message alone needs more.
+          UserError: a prompt with the system message and an empty question is longer.
         """
         self.turns: list[tuple[str, str]] = []
         self._tokenizer, self._room = tokenizer, room
@@ -68,10 +68,10 @@ class Conversation:
             )
 
     def prompt(self, question: str) -> tuple[list[int], int]:
-        """Returns the ids of the prompt that asks `question`, and how many turns were dropped.
+        """Returns the prompt ids for `question`, and the number of turns dropped to fit it.
 
         Raises:
-          UserError: the question alone is too long; nothing is dropped.
+          UserError: the question alone is too long; then no turn is dropped.
         """
         alone = len(self._render(question))
         if alone > self._room:
@@ -94,13 +94,13 @@ class Conversation:
 
 @dataclasses.dataclass
 class ChatReply:
-    """A reply while it is written, as far as it goes.
+    """A reply while it is being generated.
 
     Attributes:
-      text: whole characters only.
-      tokens: how many.
-      first, last: when the first and the last token came, in seconds.
-      note: why it ends there, if not by an end token.
+      text: the text so far, in whole characters.
+      tokens: number of tokens so far.
+      first, last: times of the first and the latest token, in seconds (`time.perf_counter`).
+      note: why the reply was cut; empty if it was not.
     """
 
     text: str = ""
@@ -111,7 +111,10 @@ class ChatReply:
 
     @property
     def rate(self) -> float:
-        """Tokens per second after the first, which took the prompt; 0 if there are none."""
+        """Returns the tokens per second after the first token; 0 if there are none.
+
+        The time of the first token includes the prefill.
+        """
         seconds = self.last - self.first
         return (self.tokens - 1) / seconds if seconds > 0 else 0.0
 
@@ -119,8 +122,8 @@ class ChatReply:
 class ChatModel:
     """A model, its tokenizer, and the settings of its replies.
 
-    A conversation's next prompt begins as the last one did: without windowed layers, only the last
-    reply and the new question are read.
+    A conversation's next prompt begins with the previous one, which the engine has cached. Without
+    sliding-window layers, only the last reply and the new question are prefilled.
     """
 
     def __init__(
@@ -132,9 +135,9 @@ class ChatModel:
         seed: int = 0,
         cap: Cap | None = None,
     ):
-        """Takes a model; it generates on the devices where its parameters are.
+        """Prepares the model to generate on the devices that hold its parameters.
 
-        With `cap` the thinking of each reply is cut off.
+        With `cap`, the thinking of each reply is cut off.
         """
         self._cap = cap
         self.config, self.tokenizer, self.settings = config, tokenizer, settings
@@ -144,7 +147,7 @@ class ChatModel:
 
     @property
     def room(self) -> int:
-        """Tokens that a prompt may have."""
+        """Returns the maximum number of prompt tokens."""
         return self.config.max_positions - self.settings.max_new_tokens
 
     def write(self, prompt: list[int], number: int, reply: ChatReply) -> Iterator[str]:
@@ -152,8 +155,8 @@ class ChatModel:
 
         Args:
           prompt: token ids.
-          number: of the question; it makes the random numbers of the reply its own.
-          reply: as far as it goes.
+          number: the number of the question; gives the reply its own random numbers.
+          reply: updated in place with each token.
         """
         words = Detokenizer(self.tokenizer)
         request = capped(prompt, self._cap) if self._cap else Request(prompt)

@@ -1,15 +1,15 @@
-"""Writes completions of prompts: continuous batching over slots (Orca, OSDI 2022).
+"""Generates completions of prompts with continuous batching over slots (Orca, OSDI 2022).
 
-A slot writes one sequence. When a few sequences have ended, their slots take new requests. Of a new
-prompt, the prefix that a slot of the same chip has cached is copied (a task's instruction; all of
-it, for samples of one prompt), and the rest is prefilled in blocks. Every host makes the same
-decisions, because it reads replicated results alone.
+Each slot generates one sequence. When a few sequences have ended, their slots take new requests. If
+a slot on the same chip has cached a prefix of a new prompt, that prefix is copied: a task's
+instruction, or the whole prompt if one prompt is sampled several times. The rest is prefilled in
+blocks. Every host makes the same decisions, because it reads only replicated results.
 
-A completion is a function of its prompt, its settings and its `stream`; neither slot nor order nor
-the other requests change it. The number of slots can change roundings.
+A completion is a function of its prompt, its settings and its `stream`. It does not depend on the
+slot, the order or the other requests. The number of slots can change rounding.
 
-One call to the devices is always ahead: while the host reads what one has written, the next runs,
-unless slots are to be refilled.
+The host always dispatches one call ahead: the next call runs while the host reads the results of
+the previous one, unless enough slots wait to be refilled; then it returns at once.
 """
 
 import collections
@@ -32,19 +32,20 @@ from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.layouts import as_generated
 from bridge_jax.parallel.sharding import batch_devices, shard_batch
 
-STEPS = 32  # Tokens that slots write in a call, at most.
-COPIES = 8  # Slots of a chip that are copied in a call, at most.
-LENGTH_STEP = 256  # Slots have a multiple of so many places; above 512, of twice as many.
+STEPS = 32  # Maximum decoding steps per call.
+COPIES = 8  # Maximum slots copied per chip and call.
+LENGTH_STEP = 256  # Slot lengths are multiples of this; above 512, of twice this (`slot_length`).
 
 
 class Completion(NamedTuple):
-    """Holds the tokens that a model wrote for a prompt.
+    """The tokens that a model generated for a prompt.
 
     Attributes:
       ids: the tokens, without the end token.
-      logprobs: nats, of each id and of the end token, if it was written, under the model itself.
-      end: the end token that was written; None if the completion was cut.
-      sampled_logprobs: likewise, under the tempered and cut distribution that was drawn from.
+      logprobs: log-probabilities in nats of the ids, and of the end token if it was generated,
+        under the model's own distribution (temperature 1, no nucleus).
+      end: the end token that was generated; None if the completion was cut.
+      sampled_logprobs: like `logprobs`, under the tempered nucleus distribution sampled from.
     """
 
     ids: list[int]
@@ -54,21 +55,21 @@ class Completion(NamedTuple):
 
     @property
     def ended(self) -> bool:
-        """Returns whether the model ended it, with an end token."""
+        """Returns whether the completion ended with an end token."""
         return self.end is not None
 
 
 class Request(NamedTuple):
-    """Describes a prompt and its sampling; None takes the engine's setting.
+    """A prompt and its sampling settings; None takes the engine's setting.
 
     Attributes:
       prompt: token ids.
-      limit: the most new tokens.
-      temperature, top_p: of sampling.
-      stream: makes its random numbers its own; None is its index in the call.
-      forced: tokens that are written instead of drawn ones,
-      force_at: after so many new tokens,
-      unless: if these tokens have not been written by then, one after the other; at most `UNLESS`.
+      limit: maximum number of new tokens.
+      temperature, top_p: sampling settings.
+      stream: gives the request its own random numbers; None is its index in the call.
+      forced: at most `FORCED` tokens that are inserted instead of sampled ones.
+      force_at: number of new tokens before the forced ones.
+      unless: at most `UNLESS` tokens; generating this sequence before `force_at` cancels `forced`.
     """
 
     prompt: Sequence[int]
@@ -82,7 +83,7 @@ class Request(NamedTuple):
 
 
 def check_ids(prompt: Sequence[int], rows: int) -> None:
-    """Raises a `UserError` if an id is beyond the embedding table, whose row would be NaN."""
+    """Raises a `UserError` if an id is beyond the embedding table: its embedding would be NaN."""
     if (largest := max(prompt, default=0)) >= rows:
         raise UserError(
             f"a prompt has the token {largest}, and the model's embedding table has {rows:,} rows; "
@@ -100,11 +101,12 @@ def check_context(prompt: int, new: int, context: int) -> None:
 
 
 def slots_of(settings: GenerationConfig, requests: int, mesh: Mesh) -> int:
-    """Returns how many sequences are written together: `batch_size`, or few for few requests.
+    """Returns the number of slots: `batch_size`, or fewer if there are few requests.
 
-    Few are rounded up to a power of two, so that tests and samples of a few prompts compile few
-    programs; all are rounded up to a multiple of the devices that share them. On a GPU there are
-    two at least: XLA computes one row with slow reductions, and two with matrix products.
+    A smaller number is rounded up to a power of two, so that tests and samples of a few prompts
+    compile few programs. Any number is rounded up to a multiple of the number of parts that the
+    mesh splits a batch into. A GPU gets at least two slots: XLA computes one row with slow
+    reductions, and two with matrix products.
     """
     few = 1 << max(0, requests - 1).bit_length()
     parts = batch_devices(mesh)
@@ -113,9 +115,10 @@ def slots_of(settings: GenerationConfig, requests: int, mesh: Mesh) -> int:
 
 
 def slot_length(tokens: int, mesh: Mesh) -> int:
-    """Returns the places of a slot for sequences of at most `tokens`.
+    """Returns the length of a slot for sequences of at most `tokens`.
 
-    A CPU, which compiles in seconds and reads all places at every token, has more lengths.
+    A CPU compiles in seconds and reads a whole slot at every token, so short slots have multiples
+    of half the step there.
     """
     step = LENGTH_STEP if tokens <= 2 * LENGTH_STEP else 2 * LENGTH_STEP
     if tokens <= LENGTH_STEP and mesh.devices.flat[0].platform == "cpu":
@@ -124,10 +127,11 @@ def slot_length(tokens: int, mesh: Mesh) -> int:
 
 
 def calls(mesh: Mesh) -> tuple[int, int, int]:
-    """Returns the sizes of calls: blocks that are prefilled, tokens of one, slots that are copied.
+    """Returns the sizes of a call: blocks prefilled, tokens per block, and slots copied.
 
-    Enough blocks to keep a chip busy; those of short prompts share a call. A CPU is busy with few
-    tokens, so its blocks are shorter: less padding is computed, and more is shared.
+    There are enough blocks to keep a chip busy; blocks of several short prompts share a call. Few
+    tokens keep a CPU busy, so its blocks are shorter: less padding is computed, and longer prefixes
+    are shared.
     """
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     blocks, tokens = (16, 16) if on_cpu else (32, 32)
@@ -137,16 +141,16 @@ def calls(mesh: Mesh) -> tuple[int, int, int]:
 def prepare(
     config: DecoderConfig, params: Any, mesh: Mesh, cache: str = "compute"
 ) -> tuple[DecoderConfig, Any]:
-    """Returns the model as the engine uses it: adapter merged, compute dtype, placed on `mesh`.
+    """Returns the model for generation: adapter merged, in the matmul dtype, placed on `mesh`.
 
-    One program does it all, from the mesh where the parameters are to this one.
+    One program converts the parameters and moves them from their mesh to this one.
     """
     plain = as_generated(config, cache)
     with jax.set_mesh(mesh):
         return plain, _prepared(config, plain, mesh)(params)
 
 
-@functools.lru_cache(maxsize=4)  # Of assistant and student, as they are trained and as read.
+@functools.lru_cache(maxsize=4)  # Assistant and student, each in training and as loaded.
 def _prepared(config: DecoderConfig, plain: DecoderConfig, mesh: Mesh) -> Any:
     def convert(params: Any) -> Any:
         merged = projection.merged(config.lora, params) if config.lora else params
@@ -168,11 +172,11 @@ class _Slot:
 
 
 class _Prompts:
-    """Stores the prompt that is in the cache of each slot."""
+    """The prompts whose keys and values are in the cache, one per slot."""
 
     def __init__(self, count: int, length: int, block: int):
         self._tokens = np.zeros((count, length), np.int32)
-        self._block = block  # Tokens of one that is prefilled.
+        self._block = block  # Tokens per prefilled block.
         self._lengths = np.zeros(count, np.int64)
 
     def put(self, at: int, prompt: np.ndarray) -> None:
@@ -183,13 +187,14 @@ class _Prompts:
         self._lengths[at] = 0
 
     def shared(self, prompt: np.ndarray, whole: bool) -> np.ndarray:
-        """Returns int[count]: how many tokens of a prompt can be taken from each slot.
+        """Returns int[count]: how many leading tokens of a prompt each slot can supply.
 
-        That is all of it, or blocks; where slots have rings (`whole`), all of an equal prompt: a
-        ring has overwritten the beginning of a longer one.
+        That is the whole prompt, or the shared prefix in whole blocks. Slots with ring buffers
+        (`whole`) supply only an identical prompt: of a longer one, the ring has overwritten the
+        beginning.
         """
         same = self._tokens[:, : len(prompt)] == prompt
-        ends = np.pad(same, ((0, 0), (0, 1))).argmin(1)  # The first place that differs.
+        ends = np.pad(same, ((0, 0), (0, 1))).argmin(1)  # The first position that differs.
         count = np.minimum(ends, self._lengths)
         if whole:
             return np.where((count == len(prompt)) & (self._lengths == len(prompt)), count, 0)
@@ -197,12 +202,12 @@ class _Prompts:
 
 
 class Engine:
-    """Writes completions with one model.
+    """Generator of completions with one model.
 
     Attributes:
-      steps: of decoding so far, each of which could write a token in every slot.
-      new_tokens: tokens that were written.
-      blocks: of prompts that were computed; what slots share is not.
+      steps: decoding steps so far; each can generate a token in every slot.
+      new_tokens: tokens generated so far.
+      blocks: prompt blocks prefilled so far; prefixes copied between slots do not count.
     """
 
     def __init__(
@@ -215,7 +220,7 @@ class Engine:
         mesh: Mesh,
         seed: int = 0,
     ):
-        """Takes the model, the tokens that end a completion, and one that fills the blocks."""
+        """Prepares the model; `end_ids` end a completion, and `pad_id` pads prefill blocks."""
         self._settings, self._mesh, self._pad_id = settings, mesh, pad_id
         self._parts = batch_devices(mesh)
         self._trained = config
@@ -224,34 +229,35 @@ class Engine:
         self._ends = np.asarray(sorted(self._end_ids), np.int32)
         self._seed = np.uint32(seed)
         self._state: slots.State | None = None
-        self._size = _NO_SLOTS  # That the programs are compiled for.
+        self._size = _NO_SLOTS  # The size that the programs are compiled for.
         self._programs: Any = None
-        self._has_rings = False  # Whether a layer has fewer places than sequences have tokens.
+        self._has_rings = False  # Whether a layer's cache is shorter than the slots.
         self._run_number = 0
         self._slots: list[_Slot] = []
-        self._prompts = _Prompts(0, 0, 1)  # Those whose keys are in the cache.
-        self._none: Any = None  # No fresh requests.
+        self._prompts = _Prompts(0, 0, 1)
+        self._none: Any = None  # The arguments of a call without fresh requests.
         self._calls = 0
         self.steps = self.new_tokens = self.blocks = self._slot_steps = 0
 
     @property
     def busy(self) -> float:
-        """The share of the slots' steps in which a token was written."""
+        """Returns the share of slot steps that generated a token."""
         return self.new_tokens / max(1, self._slot_steps)
 
     def update(self, params: Any) -> None:
-        """Takes other parameters of the same model; cached prompts are computed again.
+        """Replaces the parameters with others of the same model; drops all cached prompts.
 
-        Nothing may be being written. One program converts and moves them.
+        No completion may be in progress. One program converts and moves the parameters.
         """
         settings = self._settings
         self._params = prepare(self._trained, params, self._mesh, settings.cache)[1]
         self._prompts.drop(slice(None))
 
     def release(self) -> None:
-        """Frees the slots; the next call makes those that its own requests need.
+        """Frees the slots; the next call allocates those that its own requests need.
 
-        Their number and length can change roundings. After this, no earlier call does.
+        The number and length of slots can change rounding. After a release they do not depend on
+        earlier calls.
         """
         self._state, self._size, self._slots = None, _NO_SLOTS, []
 
@@ -261,16 +267,16 @@ class Engine:
         done: Collection[int] = (),
         steps: int = STEPS,
     ) -> Iterator[list[tuple[int, Completion]]]:
-        """Yields (index into `requests`, completion) of requests that have ended, a few at a time.
+        """Yields lists of (index into `requests`, completion), as requests end.
 
         Args:
-          requests: prompts, as token ids; or with settings of their own.
+          requests: prompts as token ids, or requests with their own settings.
           done: indices that an interrupted call has already completed.
-          steps: tokens that slots write in a call, at most.
+          steps: maximum decoding steps per call to the devices.
 
         Raises:
           UserError: a prompt and its completion exceed the model's context, or a token has no row
-            in its embedding table. Raised before anything is written.
+            in the embedding table. Raised before anything is generated.
         """
         asked = [self._request(request, index) for index, request in enumerate(requests)]
         finished = set(done)
@@ -297,7 +303,7 @@ class Engine:
                 running -= len(ended)
                 if ended:
                     yield ended
-            # The last call was made ahead: it wrote nothing.
+            # The last call was dispatched ahead, with no active slot: it generated nothing.
         finally:
             self._abandon(run)
 
@@ -307,9 +313,9 @@ class Engine:
         return [found[index] for index in range(len(requests))]
 
     def stream(self, request: Sequence[int] | Request) -> Iterator[int]:
-        """Yields the tokens of one completion as they are written, without the end token.
+        """Yields the tokens of one completion as they are generated, without the end token.
 
-        They are those that `complete` returns for it.
+        They are the same tokens that `complete` returns.
         """
         asked = [self._request(request, 0)]
         run = self._begin(asked)
@@ -334,7 +340,7 @@ class Engine:
             self._abandon(run)
 
     def _begin(self, asked: Sequence[Request]) -> int:
-        """Makes room for requests, and returns the number of their run; an earlier run is over."""
+        """Ends an earlier run, makes room for requests, and returns the number of their run."""
         self._abandon(self._run_number)
         self._run_number += 1
         self._make_room(asked)
@@ -365,10 +371,10 @@ class Engine:
         return found
 
     def _make_room(self, asked: Sequence[Request]) -> None:
-        """Makes slots that hold the longest request, if those that are there do not."""
+        """Allocates new slots if those that exist are too few or too short for the requests."""
         length = slot_length(max(len(r.prompt) + (r.limit or 0) for r in asked), self._mesh)
         new = max(self._settings.max_new_tokens, max(r.limit or 0 for r in asked))
-        size = (slots_of(self._settings, len(asked), self._mesh), length, new)  # As `Size` begins.
+        size = (slots_of(self._settings, len(asked), self._mesh), length, new)  # As in `Size`.
         if all(have >= want for have, want in zip(self._size, size)):
             return
         count, length, new = (max(pair) for pair in zip(self._size, size))
@@ -385,13 +391,13 @@ class Engine:
 
     @property
     def _refill_threshold(self) -> int:
-        """The number of slots that must be idle before they are refilled."""
+        """Returns the number of slots that must be idle before they are refilled."""
         return -(-len(self._slots) // 16)
 
     def _call(
         self, fresh: tuple[Any, RequestArrays] | None, steps: int, refill: bool = False
     ) -> tuple[int, Any]:
-        """Starts a call, on requests that are `fresh` in their slots; returns number and report."""
+        """Dispatches a decoding call, with any `fresh` requests; returns its number and report."""
         assert self._state is not None
         placed = shard_batch(fresh, self._mesh) if fresh else self._none
         self._state, report = self._programs.decode(
@@ -407,14 +413,14 @@ class Engine:
         return self._calls, report
 
     def _read(self, report: Any) -> Any:
-        """Returns a report on the host, and counts its steps."""
+        """Copies a report to the host, and adds its steps to the counters."""
         written = jax.tree.map(np.asarray, report)
         self.steps += int(written.steps)
         self._slot_steps += int(written.steps) * len(self._slots)
         return written
 
     def _ended(self, call: int, report: Any) -> list[tuple[int, Completion]]:
-        """Returns the completions that have ended by a call, and frees their slots."""
+        """Returns the completions that ended by the given call, and frees their slots."""
         written = self._read(report)
         found = []
         for at, slot in enumerate(self._slots):
@@ -431,11 +437,11 @@ class Engine:
         return sorted(found)
 
     def _abandon(self, run: int) -> None:
-        """Forgets what a run is writing, after an interruption or at its end."""
+        """Drops the unfinished requests of a run, after an interruption or at its end."""
         if run != self._run_number or self._state is None:
             return
         if any(leaf.is_deleted() for leaf in jax.tree.leaves(self._state)):
-            self.release()  # Interrupted while the state was given to a call.
+            self.release()  # Interrupted while a call held the donated state.
             return
         if any(slot.request is not None for slot in self._slots):
             none = shard_batch(np.zeros(len(self._slots), bool), self._mesh)
@@ -443,24 +449,24 @@ class Engine:
             self._state = self._state._replace(written=written)
             for at, slot in enumerate(self._slots):
                 slot.request = None
-                if slot.since > self._calls:  # Never decoded: idle steps write into its prompt.
+                if slot.since > self._calls:  # Never decoded: idle steps overwrite its prompt.
                     self._prompts.drop(at)
-        jax.block_until_ready(self._state)  # A process that ends in a step may crash.
+        jax.block_until_ready(self._state)  # A process that exits during a step may crash.
 
     def _fill(self, asked: list[Request], indices: list[int]) -> tuple[np.ndarray, RequestArrays]:
-        """Puts requests into idle slots, and their prompts into the cache.
+        """Assigns requests to idle slots, and writes their prompts into the cache.
 
-        A prompt copies the longest prefix that it shares with a prompt in a slot of the same chip.
-        If that is one of these prompts, it is prefilled after it.
+        A prompt copies the longest prefix that it shares with a prompt in a slot on the same chip.
+        If that other prompt is one of these requests, this one is prefilled after it.
         """
         idle = [i for i, slot in enumerate(self._slots) if slot.request is None]
         on_chip = len(self._slots) // self._parts
         fresh, rows = np.zeros(len(self._slots), bool), _no_rows(len(self._slots))
         prefill_now: list[tuple[int, np.ndarray]] = []
-        prefill_after: list[tuple[int, np.ndarray]] = []  # They copy from those above.
+        prefill_after: list[tuple[int, np.ndarray]] = []  # They copy from `prefill_now`.
         pending = _Prompts(
             len(self._slots), self._size.length, self._size.block_tokens
-        )  # What is prefilled now.
+        )  # The prompts of `prefill_now`.
         for at, index in zip(idle, indices):
             slot, request = self._slots[at], asked[index]
             slot.request, slot.since = index, self._calls + 1
@@ -479,12 +485,12 @@ class Engine:
                 pending.put(at, prompt)
         for group in (prefill_now, prefill_after):
             self._prefill(group, on_chip)
-        if self._has_rings:  # Decoding overwrites the beginning.
+        if self._has_rings:  # Decoding overwrites the beginning of a prompt.
             self._prompts.drop(slice(None))
         return fresh, rows
 
     def _prefill(self, group: list[tuple[int, np.ndarray]], on_chip: int) -> None:
-        """Copies and computes prompts into slots, and remembers that they are there."""
+        """Copies shared prefixes, prefills the rest, and records which prompts are cached."""
         block = self._size.block_tokens
         copies: list[tuple[int, int]] = []
         blocks: list[tuple[int, int, np.ndarray]] = []
@@ -543,7 +549,7 @@ class Engine:
 
 
 def _dealt(items: Sequence[Any], chips: Sequence[int], parts: int, size: int) -> list[list[Any]]:
-    """Returns the items of each call: `size` for each of `parts` chips; None fills them up."""
+    """Returns the items of each call: `size` for each of `parts` chips, padded with None."""
     queues = [[item for item, chip in zip(items, chips) if chip == part] for part in range(parts)]
     calls = -(-max(map(len, queues), default=0) // size)
     found: list[list[Any]] = []

@@ -5,17 +5,18 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-BLOCK_LOGITS = 512  # Entries of the vocabulary that a token is drawn from, after the block is.
+BLOCK_LOGITS = 512  # Vocabulary entries per block; a block is drawn first, then a token in it.
 
 
 class Sampled(NamedTuple):
-    """A token of each row.
+    """One token per row, with its log-probabilities.
 
     Attributes:
       token: int32[B].
-      logprob: f32[B], nats, under the model itself: it compares over settings.
-      sampled_logprob: f32[B], nats, under the tempered, cut distribution that was drawn from; 0 of
-        a greedy token, -inf of a forced one that could not be drawn.
+      logprob: f32[B], nats, under the model's own distribution, so that it can be compared across
+        sampling settings.
+      sampled_logprob: f32[B], nats, under the tempered nucleus distribution that was drawn from; 0
+        in a greedy row, -inf for a forced token that could not have been drawn.
     """
 
     token: jax.Array
@@ -36,9 +37,9 @@ def sample(
       logits: f32[B, V].
       keys: random keys [B]; unused by greedy rows.
       temperature: f32[B]; 0 takes the most probable token.
-      top_p: f32[B]; the smallest set of tokens whose probability reaches it is kept (nucleus,
-        1904.09751), with those that are as probable as its last.
-      forced: int32[B], a token that is taken instead; -1 is none.
+      top_p: f32[B]; keeps the smallest set of tokens whose total probability reaches it (nucleus,
+        1904.09751), and all tokens as probable as the least probable one of them.
+      forced: int32[B], the token to take instead of drawing one; -1 for none.
     """
     greedy = temperature <= 0
     likeliest = jnp.argmax(logits, -1).astype(jnp.int32)
@@ -51,29 +52,29 @@ def sample(
         cuts = (top_p < 1) & ~greedy
         scaled = jax.lax.cond(cuts.any(), lambda: _nucleus(scaled, top_p), lambda: scaled)
         token = or_forced(jnp.where(greedy, likeliest, _draw(scaled, keys)))
-        # The most probable token is not drawn from a distribution.
+        # A greedy token is not drawn from a distribution.
         return token, jnp.where(greedy, 0.0, _logprob(scaled, token))
 
     def take() -> tuple[jax.Array, jax.Array]:
         return or_forced(likeliest), jnp.zeros(greedy.shape)
 
-    # One branch for the token and its log-probability: each costs a GPU a synchronization.
+    # One branch for token and log-probability, since each branch costs a GPU a synchronization.
     token, sampled = jax.lax.cond(greedy.all(), take, draw)
     return Sampled(token, _logprob(logits, token), sampled)
 
 
 def _logprob(logits: jax.Array, token: jax.Array) -> jax.Array:
-    """Returns f32[B], of tokens int32[B] under logits f32[B, V]."""
+    """Returns f32[B], the log-probabilities of tokens int32[B] under logits f32[B, V]."""
     chosen = jnp.take_along_axis(logits, token[:, None], axis=1)[:, 0]
     return chosen - jax.nn.logsumexp(logits, axis=-1)
 
 
 def _nucleus(logits: jax.Array, top_p: jax.Array) -> jax.Array:
-    """Returns the logits f32[B, V], -inf outside of the nucleus; the most probable token stays.
+    """Returns the logits f32[B, V], -inf outside the nucleus; the most probable token is kept.
 
-    The lowest probability that is kept is found by bisection, which costs less than sorting: the
-    largest p such that the tokens of at least p reach `top_p` together. Floats of one sign are in
-    the order of their bits, so 31 halvings find it exactly.
+    The threshold is the largest p such that the tokens of probability p or more together reach
+    `top_p`. It is found by bisection, which costs less than sorting. Nonnegative floats have the
+    order of their bit patterns, so 31 halvings find it exactly.
     """
     probabilities = jax.nn.softmax(logits)
     target = jnp.where(top_p < 1, top_p, 2.0)  # Nothing reaches 2: all tokens are kept.
@@ -97,10 +98,10 @@ def _nucleus(logits: jax.Array, top_p: jax.Array) -> jax.Array:
 
 
 def _draw(logits: jax.Array, keys: jax.Array) -> jax.Array:
-    """Returns int32[B]: first a block of the vocabulary is drawn, then a token of it.
+    """Returns int32[B], drawn in two steps: a block of the vocabulary, then a token in it.
 
-    Each draw takes the largest of logits with Gumbel noise. Two draws of few entries need few
-    random numbers, and their product is the probability of the token.
+    Each step takes the argmax of logits plus Gumbel noise. Two draws among few entries need few
+    random numbers, and the product of their probabilities is the probability of the token.
     """
     batch, vocab = logits.shape
     padded = jnp.pad(logits, ((0, 0), (0, -vocab % BLOCK_LOGITS)), constant_values=-jnp.inf)

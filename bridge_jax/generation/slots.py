@@ -1,11 +1,11 @@
 """The programs of the engine: prefill, copy and decode, over slots that each hold one sequence.
 
-They are compiled once for a model, a number of slots and their length: prompts, limits,
-temperatures and forced tokens are arrays.
+They are compiled once per model, mesh and `Size`: prompts, limits, temperatures and forced tokens
+are array arguments.
 
 The last token of a prompt is not prefilled: it is the input of the first decoding step, as each
-sampled token is the input of the next. So prefill needs no head, and the samples of one prompt
-share all that is prefilled.
+sampled token is the input of the next step. So prefill needs no head, and all samples of one prompt
+can share the whole prefilled cache.
 """
 
 import functools
@@ -21,10 +21,11 @@ from bridge_jax.models.cache import LayerCache, Places, cache_spec, copy_slots, 
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.sharding import BATCH, batch_devices, constrain
 
-FORCED = 32  # Tokens that can be forced at one place.
-UNLESS = 8  # Tokens that prevent it.
-# Programs run as graphs on a GPU (XLA's command buffers), the loop of decoding as one: otherwise
-# its hundreds of small kernels a token are launched one by one. Tried with JAX 0.11 on an H200.
+FORCED = 32  # Maximum number of forced tokens per request.
+UNLESS = 8  # Maximum length of the token sequence that cancels them.
+# On a GPU, programs run as graphs (XLA's command buffers), the whole decoding loop as one graph.
+# Otherwise its hundreds of small kernels per token are launched one by one. Tested with JAX 0.11 on
+# an H200.
 GPU_OPTIONS = {
     "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,"
     "DYNAMIC_SLICE_FUSION,CONDITIONAL,WHILE",
@@ -33,18 +34,19 @@ GPU_OPTIONS = {
 
 
 class RequestArrays(NamedTuple):
-    """Holds the requests of all slots, in arrays with a row for each slot.
+    """The requests of all slots, as arrays with one row per slot.
 
     Attributes:
-      length: int32[B], tokens of the prompt that are in the cache: all but the last.
-      token: int32[B], the last one.
-      limit: int32[B], the most new tokens.
-      stream: uint32[B], makes the random numbers of the request its own.
-      temperature, top_p: f32[B], of sampling.
-      forced: int32[B, FORCED], tokens that are written instead of drawn ones; -1 after the last.
-      force_at: int32[B], how many new tokens come before them.
-      unless: int32[B, UNLESS], tokens that, once written, prevent that; -1 before the first. Of -1
-        alone, nothing does.
+      length: int32[B], tokens in the cache: at first the prompt without its last token; each
+        decoding step adds one.
+      token: int32[B], the input of the next decoding step: at first the last prompt token.
+      limit: int32[B], maximum number of new tokens.
+      stream: uint32[B], gives the request its own random numbers.
+      temperature, top_p: f32[B], sampling settings.
+      forced: int32[B, FORCED], tokens to insert instead of sampled ones; right-padded with -1.
+      force_at: int32[B], number of new tokens before the forced ones.
+      unless: int32[B, UNLESS], a token sequence that cancels the forced tokens if it is generated
+        before `force_at`; left-padded with -1. A row of only -1 never cancels.
     """
 
     length: Any
@@ -59,12 +61,12 @@ class RequestArrays(NamedTuple):
 
 
 class Written(NamedTuple):
-    """Holds what each slot has written so far.
+    """The tokens that each slot has generated so far.
 
     Attributes:
-      active: bool[B], whether it writes on.
-      count: int32[B], new tokens.
-      tokens: int32[B, M]; what comes after the first `count` is of earlier requests.
+      active: bool[B], whether the slot is still generating.
+      count: int32[B], number of new tokens.
+      tokens: int32[B, M]; entries after the first `count` are left over from earlier requests.
       logprobs, sampled_logprobs: f32[B, M], nats (`sampling.Sampled`).
       steps: int32[], decoding steps of the last call.
     """
@@ -78,7 +80,7 @@ class Written(NamedTuple):
 
 
 class State(NamedTuple):
-    """The slots: what they hold, what is asked of them, and what they have written."""
+    """State of all slots: their cache, the current requests, and the tokens generated so far."""
 
     cache: tuple[LayerCache, ...]
     rows: RequestArrays
@@ -86,13 +88,13 @@ class State(NamedTuple):
 
 
 def init_state(config: DecoderConfig, slots: int, length: int, new: int, ahead: int) -> State:
-    """Returns empty slots.
+    """Returns the state of empty slots.
 
     Args:
       slots: B.
-      length: tokens of a sequence, at most.
-      new: M.
-      ahead: tokens of a prompt that one call prefills, at most.
+      length: maximum tokens of a sequence.
+      new: M, maximum new tokens of a sequence.
+      ahead: maximum tokens of a prompt that one call prefills.
     """
     ints, floats = jnp.zeros(slots, jnp.int32), jnp.zeros(slots)
     out, logprobs = jnp.zeros((slots, new), jnp.int32), jnp.zeros((slots, new))
@@ -111,14 +113,14 @@ def prefill(
     tokens: jax.Array,
     places: Places,
 ) -> tuple[LayerCache, ...]:
-    """Returns the caches with blocks of prompts in them.
+    """Returns the caches after writing blocks of prompts to them.
 
     Args:
-      config, params: of the model (`decoder.unstacked`).
-      cache: of each layer.
-      tokens: int32[G, BLOCK]. Blocks of one prompt may follow each other. What a block has after
-        the end of its prompt is overwritten by what is decoded.
-      places: of the tokens.
+      config, params: the model, with `decoder.unstacked` parameters.
+      cache: one per layer.
+      tokens: int32[G, BLOCK]. Several rows may be consecutive blocks of one prompt. The padding
+        after the end of a prompt is written too; decoding overwrites it.
+      places: the cache positions of the tokens.
     """
     return decoder.extend(config, params, tokens, places, cache)[1]
 
@@ -134,21 +136,21 @@ def decode(
     free: jax.Array,
     steps: jax.Array,
 ) -> tuple[State, Written]:
-    """Lets all active slots write, until enough of them have ended.
+    """Decodes in all active slots until enough of them have ended.
 
     Args:
-      config, params: of the model (`decoder.unstacked`).
-      state: of the slots.
-      fresh: bool[B], slots that start on a new request.
+      config, params: the model, with `decoder.unstacked` parameters.
+      state: the state of the slots.
+      fresh: bool[B], slots that start a new request.
       rows: the requests of the fresh slots; other rows are ignored.
-      seed: uint32[]. The random key of a token is made of it, the request's `stream` and the
-        token's position, so a sample depends on no slot and no other request.
+      seed: uint32[]. The random key of a token is derived from it, the request's `stream` and the
+        token's position, so a sample does not depend on its slot or on other requests.
       ends: int32[E], tokens that end a sequence.
-      free: int32[]; the call returns once so many slots are inactive.
-      steps: int32[], the most steps.
+      free: int32[]; the call returns once this many slots are inactive.
+      steps: int32[], maximum number of steps.
 
     Returns:
-      The state, and what has been written.
+      The new state, and its `written`.
     """
     batch = jnp.arange(fresh.shape[0])
 
@@ -187,7 +189,7 @@ def decode(
         count = written.count + written.active
         ended = (token[:, None] == ends).any(1) | (count >= rows.limit)
         tokens = put(written.tokens, token)
-        # The last tokens, to compare with those that prevent forcing.
+        # The last tokens, to compare with the sequence that cancels forcing.
         at_last = written.count[:, None] + jnp.arange(1 - UNLESS, 1)
         last = jnp.where(at_last < 0, -1, tokens[batch[:, None], jnp.maximum(at_last, 0)])
         is_written = ((last == rows.unless) | (rows.unless < 0)).all(1) & (rows.unless[:, -1] >= 0)
@@ -212,16 +214,16 @@ def decode(
 
 
 class Size(NamedTuple):
-    """Holds the sizes that the programs are compiled for.
+    """The sizes that the programs are compiled for.
 
     Attributes:
-      count: slots, B.
-      length: places of a slot: tokens of a sequence, at most.
-      new: new tokens of a sequence at most, M.
-      blocks: of prompts that are prefilled together, each as one row, G.
-      block_tokens: tokens of one.
-      copies: slots that are copied together.
-      ends: tokens that end a sequence, E.
+      count: number of slots, B.
+      length: length of a slot: maximum tokens of a sequence.
+      new: maximum new tokens of a sequence, M.
+      blocks: prompt blocks prefilled in one call, one per row, G.
+      block_tokens: tokens per block.
+      copies: slots copied in one call.
+      ends: number of tokens that end a sequence, E.
     """
 
     count: int
@@ -234,10 +236,10 @@ class Size(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """The programs, lowered or compiled, and the state as shapes and places.
+    """The programs, lowered or compiled, and the abstract state with its shardings.
 
-    Compiled, they are called as the functions are, without the config and sizes. Cache and state
-    are donated; what has been written comes back on all devices.
+    Compiled programs take the arguments of the functions above, without the config and sizes. Cache
+    and state are donated; `decode` returns its `Written` replicated on all devices.
     """
 
     init_state: Any
@@ -248,7 +250,7 @@ class Programs(NamedTuple):
 
 
 def lowered(config: DecoderConfig, mesh: Mesh, size: Size) -> Programs:
-    """Lowers the programs for a mesh, whose devices may be those of another machine."""
+    """Lowers the programs for a mesh, whose devices may belong to another machine."""
     by_rows = NamedSharding(mesh, PartitionSpec(BATCH))
     everywhere = NamedSharding(mesh, PartitionSpec())
 
@@ -267,7 +269,7 @@ def lowered(config: DecoderConfig, mesh: Mesh, size: Size) -> Programs:
             lambda a, place: array(*a.shape, dtype=a.dtype, sharding=place), shapes, places
         )
         empty = jax.jit(start, out_shardings=places).lower()
-        # What is donated comes back in its place, so that each program is compiled once.
+        # Donated arguments come back with the same sharding, so each program is compiled once.
         cached = places.cache
         read = jax.jit(functools.partial(prefill, config), donate_argnums=1, out_shardings=cached)
         copy = jax.jit(copy_slots, donate_argnums=0, out_shardings=cached)
@@ -292,9 +294,9 @@ def lowered(config: DecoderConfig, mesh: Mesh, size: Size) -> Programs:
         )
 
 
-@functools.lru_cache(maxsize=8)  # Of assistant and student, for many requests and for few.
+@functools.lru_cache(maxsize=8)  # Assistant and student, for many requests and for few.
 def compiled(config: DecoderConfig, mesh: Mesh, size: Size) -> Programs:
-    """Returns the programs that run on a mesh; equal arguments compile once."""
+    """Returns the programs compiled for a mesh; equal arguments compile once."""
     made = lowered(config, mesh, size)
     options = GPU_OPTIONS if mesh.devices.flat[0].platform == "gpu" else None
     steps = {
@@ -306,7 +308,7 @@ def compiled(config: DecoderConfig, mesh: Mesh, size: Size) -> Programs:
 
 
 def _placed(state: State) -> State:
-    """Places the rows of all slots with their slots."""
+    """Shards requests and generated tokens over the batch axes, as the slots' cache is."""
 
     def place(a: jax.Array) -> jax.Array:
         return constrain(a, "batch", *(None,) * (a.ndim - 1)) if a.ndim else a

@@ -1,10 +1,10 @@
-"""Finds the ledger that a run pays from, its state there, and the bill.
+"""Finds the ledger that a run pays from, the state of the run's account, and its bill.
 
-A run has a ledger of its own in its workdir, unless `budget.ledger` names one that it shares with
-other runs. There, answers that any of them paid for are free for all, and the caps of a run count
-what it has paid itself: an answer that another run paid counts for nothing. The account is recorded
-in `account.json` in the workdir, so that it holds after the workdir is moved. If that file is lost,
-the ledger still finds the workdir by its path.
+A run has its own ledger in its workdir, unless `budget.ledger` names one that it shares with other
+runs. On a shared ledger, an answer that one run paid for is free for all others, and the caps of a
+run count only what that run has paid itself. The account on a shared ledger is recorded in
+`account.json` in the workdir, so that it survives moving the workdir. If that file is lost, the
+ledger still finds the account by the path of the workdir.
 """
 
 import csv
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 class Account(NamedTuple):
-    """The ledger of a run, and its name there; '' in a ledger of its own."""
+    """The ledger of a run, and the run's id there; '' on the run's own ledger."""
 
     ledger: Path
     run: str
@@ -74,9 +74,9 @@ def open_ledger(workdir: Path, budget: BudgetConfig, prices: Prices, local: bool
 
     Args:
       workdir: the run's folder.
-      budget: the caps, and the shared ledger if there is one.
-      prices: what requests made from now on cost.
-      local: the teacher is free (`Ledger`).
+      budget: the caps, and the path of the shared ledger if there is one.
+      prices: the price list for requests made from now on.
+      local: whether the teacher runs in this process (see `Ledger`).
 
     Raises:
       UserError: the run has paid from another ledger before, or this one cannot be opened.
@@ -97,7 +97,7 @@ def open_ledger(workdir: Path, budget: BudgetConfig, prices: Prices, local: bool
         known = ledger.register(str(workdir.resolve()))
         if before.run and not known:
             raise _elsewhere(workdir, budget.ledger, before.ledger)
-        # Only after that: an account that the ledger does not know would be an error.
+        # Only after `register`: a recorded account that the ledger does not know is an error.
         if before != (path, run):
             workdir.mkdir(parents=True, exist_ok=True)
             atomic.write_json(workdir / ACCOUNT, {"ledger": str(path), "run": run})
@@ -112,9 +112,10 @@ class Standing(NamedTuple):
 
     Attributes:
       answered: keys of requests that are answered, or in an open batch job of the run.
-      queries: requests that count towards its caps.
-      nanodollars: what they count.
-      permille: by model, the highest cost of a request in permille of its reservation.
+      queries: number of requests that count towards the run's caps.
+      nanodollars: the total cost at which these requests count.
+      permille: by model, the highest cost of a request so far, in permille of its reservation (at
+        list prices).
     """
 
     answered: frozenset[str] = frozenset()
@@ -124,7 +125,7 @@ class Standing(NamedTuple):
 
 
 def standing(workdir: Path, budget: BudgetConfig) -> Standing:
-    """Returns the state of the account of `workdir`; writes nothing, and makes no ledger.
+    """Returns the state of the account of `workdir`; writes nothing and creates no ledger.
 
     Raises:
       UserError: as `open_ledger` does.
@@ -141,7 +142,7 @@ def standing(workdir: Path, budget: BudgetConfig) -> Standing:
             (run,),
         )
         answered = frozenset(key for (key,) in keys)
-        # Reservations of a process that has died and sent nothing are forgotten.
+        # Unsent reservations of a dead process are deleted when the ledger is opened.
         queries, nanodollars = connection.execute(
             "SELECT count(*), ifnull(sum(nanodollars), 0) FROM requests"
             " WHERE run = ? AND (state != 'reserved' OR sent)",
@@ -154,7 +155,7 @@ def standing(workdir: Path, budget: BudgetConfig) -> Standing:
 
 
 def _paying(workdir: Path, budget: BudgetConfig) -> Account:
-    """Returns the account that a run is to pay from, with `run` "" where it has none yet.
+    """Returns the account that a run must pay from; its `run` is "" if there is no account yet.
 
     Raises:
       UserError: the run has paid from another ledger before.
@@ -188,12 +189,12 @@ def write_off(account: Account, job_id: str) -> int:
     """Closes an open batch job that its vendor no longer has.
 
     Args:
-      account: of the run that submitted it.
-      job_id: the vendor's, or ours if the vendor's never arrived.
+      account: the account of the run that submitted the job.
+      job_id: the vendor's id of the job, or our name for it if the vendor's id never arrived.
 
     Returns:
-      How many of its requests have no answer. They count towards the caps from now on, as maybe
-      billed, and may be asked again.
+      The number of its requests without an answer. From now on they count towards the caps as
+      possibly billed, and may be asked again.
 
     Raises:
       UserError: no such job is open.
@@ -212,7 +213,7 @@ def write_off(account: Account, job_id: str) -> int:
 def answers(account: Account, keys: Iterable[str]) -> tuple[dict[str, Stored], dict[str, Any]]:
     """Returns the answers to `keys` that are on a ledger, by key, and the bill of the run.
 
-    Nothing is written. Of the answers, those that others paid are `of_others` on the bill.
+    Nothing is written. The answers that other runs paid for appear as `of_others` on the bill.
     """
     with reading(account.ledger) as connection:
         found = stored(connection, keys)
@@ -225,9 +226,9 @@ class Entry:
     """One request on a bill.
 
     Attributes:
-      run: that pays, as in `LedgerBill.runs`.
+      run: id of the run that pays, a key of `LedgerBill.runs`.
       outcome: a key of `OUTCOMES`; a reservation of a dead process is `unknown`.
-      nanodollars: its cost, or the highest possible one until it is settled.
+      nanodollars: its cost; until it is settled, the highest possible cost.
       reserved_at, settled_at: seconds since 1970.
     """
 
@@ -251,9 +252,10 @@ class LedgerBill:
     """A ledger's requests and their costs, for tables and spreadsheets.
 
     Attributes:
-      path: of the ledger.
+      path: the ledger's path.
       entries: its requests, in the order in which they were reserved.
-      runs: the name of each run that shares it; '' is the run whose own ledger it is.
+      runs: the names of the runs that share the ledger, by id; '' is the id of the run that owns
+        it.
     """
 
     path: Path
@@ -261,11 +263,11 @@ class LedgerBill:
     runs: dict[str, str]
 
     def of(self, run: str | None) -> list[Entry]:
-        """Returns the entries of a run; of all runs if it is None."""
+        """Returns the entries of a run; None selects all runs."""
         return [entry for entry in self.entries if run in (None, entry.run)]
 
     def lines(self, run: str | None) -> dict[tuple[str, bool, str], Spend]:
-        """Returns the sums of a run, or of all, by (model, batch, outcome), sorted."""
+        """Returns sums by (model, batch, outcome), sorted, for one run; None selects all runs."""
         order = list(OUTCOMES)
         found: dict[tuple[str, bool, str], Spend] = {}
         for entry in sorted(self.of(run), key=lambda e: (e.model, e.batch, order.index(e.outcome))):
@@ -276,10 +278,10 @@ class LedgerBill:
 
 
 def read_bill(path: Path) -> LedgerBill:
-    """Returns the bill of the ledger at `path`, to which nothing is written.
+    """Returns the bill of the ledger at `path`, without writing to the ledger.
 
     Raises:
-      UserError: there is none, or it cannot be read.
+      UserError: there is no ledger, or it cannot be read.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such ledger; nothing has been asked of a teacher here")
@@ -299,16 +301,17 @@ def read_bill(path: Path) -> LedgerBill:
             entry = dataclasses.replace(entry, outcome="unknown")
         entries.append(entry)
     if not runs or any(entry.run == "" for entry in entries):
-        # The run whose own ledger this is has no entry among those that share it.
+        # The run that owns this ledger has no row in the table `runs`.
         runs = {"": str(path.parent)} | runs
     return LedgerBill(path, entries, runs)
 
 
 def write_csv(bill: LedgerBill, path: Path) -> None:
-    """Writes a row per request, all runs; whole or not at all.
+    """Writes a CSV file with one row per request, for all runs; it is written whole or not at all.
 
-    Columns: those of `Entry`, with `usd` (exact) in place of nanodollars, the run's name, and times
-    in UTC. The texts are in the ledger alone. No cell is a formula.
+    The columns are the fields of `Entry`, with `usd` (exact) in place of nanodollars, the run's
+    name in place of its id, and times in UTC. The texts of requests and replies stay in the ledger.
+    No cell is read as a formula.
 
     Raises:
       UserError: `path` cannot be written.
@@ -333,6 +336,6 @@ def write_csv(bill: LedgerBill, path: Path) -> None:
 
 
 def utc(seconds: float) -> str:
-    """Returns a time (seconds since 1970) as 2026-01-31T12:00:00Z."""
+    """Formats a time (seconds since 1970) like 2026-01-31T12:00:00Z."""
     when = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return when.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,9 +1,8 @@
-"""Remembers what a user has agreed to pay a teacher, so that a run that goes on does not ask again.
+"""Records what a user has agreed to pay a teacher, so that a resumed run does not ask again.
 
-`consent.json` lies in the workdir of a run, or of a study, which is asked about once as a whole. It
-has a line for each key of what is asked: the deep key of the stage. Another selection, another
-teacher or another setting of it has another key; prices and caps have not, so the figures are
-compared.
+`consent.json` is in the workdir of a run, or of a study (the user is asked once for all its runs).
+Its keys are the joined deep keys of a run's stages that ask a teacher. Another selection, teacher
+or teacher setting changes the key. Prices and caps do not, so the recorded figures are compared.
 """
 
 import json
@@ -19,12 +18,12 @@ FILE = "consent.json"
 
 
 class Quote(NamedTuple):
-    """Holds the highest cost of a teacher that is asked.
+    """The highest possible cost of asking a teacher.
 
     Attributes:
       model: the teacher's name.
-      queries: requests.
-      nanodollars: their price.
+      queries: the largest number of requests.
+      nanodollars: their highest total cost.
     """
 
     model: str
@@ -33,23 +32,24 @@ class Quote(NamedTuple):
 
 
 def missing(workdir: Path, quotes: Mapping[str, Quote]) -> dict[str, Quote]:
-    """Returns those of `quotes`, by key, that the user has not agreed to, nor to higher ones.
+    """Returns the quotes, by key, that no recorded consent covers.
 
-    A file that is damaged says nothing: the user is asked again.
+    Consent covers the same model at the same or lower figures. If the file is damaged, it covers
+    nothing, and the user is asked again.
     """
     agreed = _read(workdir)
     return {key: quote for key, quote in quotes.items() if not _covers(agreed.get(key), quote)}
 
 
 def record(workdir: Path, quotes: Mapping[str, Quote]) -> None:
-    """Remembers that the user agrees to `quotes`."""
+    """Records that the user agrees to `quotes`."""
     workdir.mkdir(parents=True, exist_ok=True)
     told = {key: quote._asdict() for key, quote in quotes.items()}
     atomic.write_json(workdir / FILE, _read(workdir) | told)
 
 
 def total(quotes: Mapping[str, Quote]) -> tuple[str, int, str]:
-    """Returns the names of the teachers, the requests, and US dollars in words, rounded up."""
+    """Returns the teachers' names, the number of requests, and US dollars as text, rounded up."""
     names = " and ".join(dict.fromkeys(quote.model for quote in quotes.values()))
     nanodollars = sum(quote.nanodollars for quote in quotes.values())
     decimals = 2 if nanodollars >= NANO // 10 else 4

@@ -1,16 +1,18 @@
 """Opens the ledger's SQLite file: its tables, its write-ahead log and the locks of its owners.
 
-SQLite commits to `ledger.sqlite-wal`, and moves that into `ledger.sqlite` now and then (a
-checkpoint). While a ledger is in use, or after its process was killed, a copy of `ledger.sqlite`
-alone lacks the last answers, and SQLite does not report that. So the file itself is marked:
+SQLite commits to the write-ahead log `ledger.sqlite-wal`, and now and then moves the log's content
+into `ledger.sqlite` (a checkpoint). While a ledger is in use, or after its process was killed, a
+copy of `ledger.sqlite` alone lacks the last answers, and SQLite does not report that. So the
+database file itself is marked as incomplete:
 
 1. `PRAGMA user_version` is set to the negative version, and a checkpoint moves that into the file.
-2. It is set back, which is in the log alone.
+2. It is set back to the positive version. This change is only in the log.
 
-A program that reads both files gets the version, and so does every program that moves the log into
-the file; one that reads the file alone gets the negative version. An automatic checkpoint in
-between would break that, so they are off: `Database.checkpoint` does these two steps when the log
-has grown. This does not find a log that is there, but is older than the file or was cut short.
+A program that reads both files gets the positive version, and so does every program that moves the
+log into the file. A program that reads the file alone gets the negative version. An automatic
+checkpoint after step 2 would break this, so automatic checkpoints are off: `Database.checkpoint`
+does the two steps when the log has grown. A log that is present, but older than the file or
+truncated, is not detected.
 """
 
 import contextlib
@@ -34,21 +36,21 @@ from bridge_jax.errors import UserError
 
 VERSION = 2
 APPLICATION = 0x42726467  # "Brdg": `PRAGMA application_id` of our files
-BUSY_SECONDS = 60.0  # to wait for other processes
-LOG_BYTES = 4_000_000  # A checkpoint is due above this; as SQLite's own 1,000 pages.
-LOG_COMMITS = 50  # Between two checkpoints at least: a reader may keep the log from shrinking.
+BUSY_SECONDS = 60.0  # How long to wait for other processes.
+LOG_BYTES = 4_000_000  # Log size that triggers a checkpoint, about SQLite's own 1,000 pages.
+LOG_COMMITS = 50  # Fewest commits between checkpoints: a reader may keep the log from shrinking.
 MOUNTS = Path("/proc/self/mounts")
 
-_CHECKPOINT_SECONDS = 5.0  # to wait for other processes
+_CHECKPOINT_SECONDS = 5.0  # How long a checkpoint waits for other processes.
 _NO_LOCKS = "this disk has no file locks; name a ledger on another with budget.ledger"
 _NETWORK_DISK = re.compile(
     "nfs4?|cifs|smb3|smbfs|9p|afs|ceph|lustre|gpfs|beegfs|glusterfs|orangefs|pvfs2|wekafs|ocfs2"
     "|gfs2|virtiofs|vboxsf|fuse[.](sshfs|gcsfuse|s3fs|glusterfs|juicefs|ceph)"
 )
 
-# A request that was cut off stays beside its repetitions; of these only one is alive: the unique
-# index. Triggers keep the totals, which are checked against the caps at every request: adding up
-# all rows each time would make a long run slow.
+# A request that was cut off ('unknown') keeps its row when the same request is made again; the
+# unique index allows one other row per key. Triggers maintain the totals, which are checked against
+# the caps at every request: summing all rows each time would make a long run slow.
 _TABLES = """
 CREATE TABLE runs (
   id TEXT PRIMARY KEY,
@@ -117,20 +119,20 @@ class Database:
     """A ledger's file, open for writing on one connection that threads use in turn.
 
     Args:
-      path: of the file; made now if there is none.
+      path: the file's path; the file is created if there is none.
 
     Attributes:
-      connection: for tests; everything else uses `transaction`.
+      connection: the connection, for tests only; all other code uses `transaction`.
 
     Raises:
-      UserError: it is no ledger of this version, or was copied without its log.
+      UserError: the file is not a ledger of this version, or was copied without its log.
     """
 
     def __init__(self, path: Path):
         self._path = path
         self._lock = threading.Lock()
         self._commits = 0
-        self._is_locked = False  # by another process, when it was last tried
+        self._is_locked = False  # Whether another process held the file at the last attempt.
         had_log = log_of(path).exists()
         self.connection = sqlite3.connect(
             path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
@@ -141,7 +143,7 @@ class Database:
             self._log = log_of(path) if mode == "wal" else None
             if self._log:
                 self.connection.execute("PRAGMA wal_autocheckpoint = 0")
-                # A log that is begun anew gives its disk space back.
+                # Truncates the log's file when SQLite restarts the log.
                 self.connection.execute("PRAGMA journal_size_limit = 0")
             self.checkpoint()
         except BaseException:
@@ -149,7 +151,7 @@ class Database:
             raise
 
     def _prepare(self, had_log: bool) -> None:
-        """Checks that the file is sound and of this version; makes the tables in a new one."""
+        """Checks that the file is sound and of this version; creates the tables in a new file."""
         execute = self.connection.execute
         execute("PRAGMA synchronous = FULL")
         (verdict,) = execute("PRAGMA quick_check(1)").fetchone()
@@ -164,7 +166,7 @@ class Database:
             execute(f"PRAGMA application_id = {APPLICATION}")
         else:
             _check(self.connection, self._path, had_log)
-        # Writing something now finds a file that must not be written, which BEGIN does not.
+        # This write fails at once if the file is not writable; BEGIN alone would not.
         execute(f"PRAGMA user_version = {VERSION}")
         execute("COMMIT")
 
@@ -172,14 +174,14 @@ class Database:
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Yields the connection in a transaction, which is on disk after the block.
 
-        What the block raises undoes it.
+        An exception in the block rolls the transaction back.
 
         Raises:
-          UserError: it could not be written, or another process has held the file for too long.
+          UserError: the file could not be written, or another process has held it for too long.
           sqlite3.ProgrammingError: the ledger is closed.
         """
         with explained(self._path), self._lock:
-            # After one thread has waited in vain, those queued after it do not wait as long.
+            # After one thread has waited in vain, the threads queued behind it do not wait again.
             self._wait_for_others(0.0 if self._is_locked else BUSY_SECONDS)
             self._is_locked = True
             self.connection.execute("BEGIN IMMEDIATE")
@@ -199,7 +201,7 @@ class Database:
     def checkpoint(self) -> None:
         """Moves the log into the file, and marks the file as incomplete without its log.
 
-        If the disk is full or another process holds the file, the next call does it.
+        If the disk is full or another process holds the file, this is left to the next call.
         """
         self._commits = 0
         if not self._log:
@@ -216,7 +218,7 @@ class Database:
     def close(self) -> None:
         """Closes the connection; a second call does nothing.
 
-        The last connection that is closed moves the log into the file, which is whole then.
+        When the last connection closes, SQLite moves the log into the file, which is then complete.
         """
         with self._lock:
             if self._log:
@@ -233,12 +235,14 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """Yields a connection for reading a ledger; the file need not be writable.
 
     Raises:
-      UserError: it cannot be read, is no ledger of this version, or was copied without its log.
+      UserError: the file cannot be read, is not a ledger of this version, or was copied without
+        its log.
     """
     with explained(path):
         had_log = log_of(path).exists()
-        # mode=rw makes no file, and where it must not write it reads. (mode=ro would leave the
-        # files of the WAL.) The path may hold what means something in a URI: `as_uri` quotes it.
+        # mode=rw creates no database, and falls back to reading if the file is not writable.
+        # (mode=ro would leave the files of the WAL behind.) `as_uri` quotes the characters of the
+        # path that have a meaning in a URI.
         uri = f"{path.absolute().as_uri()}?mode=rw"
         connection = sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
         with contextlib.closing(connection):
@@ -253,12 +257,12 @@ def log_of(path: Path) -> Path:
 
 
 def _check(connection: sqlite3.Connection, path: Path, had_log: bool) -> None:
-    """Raises a `UserError` unless the file is a whole ledger of this version.
+    """Raises a `UserError` unless the file is a complete ledger of this version.
 
     Args:
-      connection: to the ledger; opening it has made a log.
-      path: of the ledger.
-      had_log: whether there was a log before it was opened.
+      connection: a connection to the ledger, which creates a log on first use.
+      path: the ledger's path.
+      had_log: whether there was a log before the connection was opened.
     """
     version = _pragma(connection, "user_version")
     if _pragma(connection, "application_id") != APPLICATION:
@@ -269,7 +273,7 @@ def _check(connection: sqlite3.Connection, path: Path, had_log: bool) -> None:
             "version of the program that wrote it, or give another path"
         )
     log = log_of(path)
-    # (A log that is not empty is of a process that has opened the ledger since.)
+    # (A log that is not empty was written by a process that opened the ledger since.)
     if version < 0 and not had_log and not (log.exists() and log.stat().st_size):
         raise UserError(
             f"{path}: copied without {log.name}, which has what was answered and paid last: copy "
@@ -282,7 +286,7 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
     return connection.execute(f"PRAGMA {name}").fetchone()[0]
 
 
-# SQLite's own waiting does not cover this switch when several processes open a new file at once.
+# SQLite's busy timeout does not cover this switch when several processes open a new file at once.
 @tenacity.retry(
     retry=tenacity.retry_if_exception(lambda error: _code_of(error) == sqlite3.SQLITE_BUSY),
     stop=tenacity.stop_after_delay(BUSY_SECONDS),
@@ -290,18 +294,18 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
     reraise=True,
 )
 def _set_journal(connection: sqlite3.Connection, mode: str) -> str:
-    """Sets the journal mode; returns the mode that the file has now, lower case."""
+    """Sets the journal mode; returns the mode that is now in effect, in lower case."""
     return connection.execute(f"PRAGMA journal_mode = {mode}").fetchone()[0]
 
 
 def _code_of(error: BaseException) -> int:
-    """Returns SQLite's primary result code, 0 where there is none."""
+    """Returns SQLite's primary result code, or 0 if the error has none."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turns errors of the file into errors that a user can act on."""
+    """Turns SQLite and file errors into `UserError`s that say what the user can do."""
     try:
         yield
     except sqlite3.ProgrammingError:
@@ -327,11 +331,11 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def on_network(path: Path) -> bool:
-    """Returns whether `path` is on a disk that other machines may mount; False where unknown.
+    """Returns whether `path` is on a disk that other machines may mount; False if unknown.
 
-    There SQLite must not use a write-ahead log: its index is memory shared by the processes of one
-    machine, so machines would overwrite each other's pages (https://sqlite.org/wal.html). The
-    rollback journal needs only file locks.
+    On such a disk SQLite must not use a write-ahead log: the log's index is in memory shared by the
+    processes of one machine, so machines would overwrite each other's pages
+    (https://sqlite.org/wal.html). The rollback journal needs only file locks.
     """
     try:
         lines = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
@@ -341,9 +345,9 @@ def on_network(path: Path) -> bool:
     kind, depth = "", -1
     for line in lines:
         _, mounted, of_kind, *_ = line.split(" ")
-        # Blanks and the like are written in octal, all else as it is.
+        # Blanks and similar characters are octal escapes; everything else is verbatim.
         place = Path(re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), mounted))
-        # The last of several on one place hides the others.
+        # Of several mounts at the same path, the last one hides the others.
         if len(place.parts) >= depth and path.is_relative_to(place):
             kind, depth = of_kind, len(place.parts)
     return _NETWORK_DISK.fullmatch(kind) is not None
@@ -352,12 +356,12 @@ def on_network(path: Path) -> bool:
 class Owner:
     """Marks this process as the owner of reservations in one ledger, until `close`.
 
-    It holds an exclusive `flock` on a small file of its own. The kernel drops the lock when the
-    process ends, however it ends, reboots included. Unlike a process id with its start time, that
-    cannot be fooled by a reused id, a clock that is set, or a container with its own ids.
+    The owner holds an exclusive `flock` on a small file of its own. The kernel drops the lock when
+    the process ends in any way, reboots included. Unlike a process id with its start time, the lock
+    cannot be fooled by a reused id, a changed clock, or a container with its own process ids.
 
     Attributes:
-      token: its name; unique for ever.
+      token: the owner's name, a random UUID that is never reused.
     """
 
     def __init__(self, ledger: Path):
@@ -370,20 +374,21 @@ class Owner:
         while True:
             file = atomic.open_lock(self._path)
             fcntl.flock(file, fcntl.LOCK_EX)
-            # Before it was locked, another process may have removed it as that of a dead one.
+            # Before we locked the file, another process may have taken its owner for dead and
+            # removed it.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), self._path.stat()):
                     return file
             file.close()
 
     def close(self) -> None:
-        """Releases the lock: what is still reserved counts as left by a dead process."""
+        """Releases the lock: open reservations then count as left by a dead process."""
         self._path.unlink(missing_ok=True)
         self._file.close()
 
 
 def is_alive(ledger: Path, token: str) -> bool:
-    """Returns whether the owner's process lives. Removes the file of one that does not."""
+    """Returns whether the owner's process is alive; removes the lock file of a dead one."""
     path = _lock_path(ledger, token)
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -405,7 +410,7 @@ def is_alive(ledger: Path, token: str) -> bool:
 
 
 def clear_owners(ledger: Path) -> None:
-    """Removes the lock files of dead owners, also of those that never reserved anything."""
+    """Removes the lock files of dead owners, including those that never reserved anything."""
     prefix = _lock_path(ledger, "")
     for path in list(prefix.parent.iterdir()):
         if path.name.startswith(prefix.name):
@@ -413,7 +418,7 @@ def clear_owners(ledger: Path) -> None:
 
 
 def _lock_path(ledger: Path, token: str) -> Path:
-    ledger = ledger.resolve()  # The same one for every name that the ledger has.
+    ledger = ledger.resolve()  # One lock file, whichever path or link leads to the ledger.
     return ledger.with_name(f"{ledger.name}-owner-{token}")
 
 
@@ -422,6 +427,6 @@ def _after_fork() -> None:
         owner._file.close()
 
 
-# A forked child shares the lock; one that outlives its parent would keep the parent "alive".
+# A forked child shares the lock; a child that outlives its parent would keep it "alive".
 _open_owners: "weakref.WeakSet[Owner]" = weakref.WeakSet()
 os.register_at_fork(after_in_child=_after_fork)

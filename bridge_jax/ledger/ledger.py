@@ -1,22 +1,23 @@
-"""Records requests with their replies and costs, and enforces caps, also across crashes.
+"""Records requests with their replies and costs, and enforces caps, even across crashes.
 
-One SQLite file, shared by the threads of a process and by any number of processes of one machine.
-A row is a request. It is *reserved* at its highest possible cost before the call, and *settled*
-with the answer and its actual cost after it. Where the call was cut off (the process died, the
-connection broke), it is *unknown*: the vendor may have billed it, so it goes on counting at its
-highest possible cost and stays listed, also when the same request is made again.
-No secrets are stored, only the words that were exchanged.
+The ledger is one SQLite file, shared by the threads of a process and by any number of processes on
+one machine. Each row is a request. It is *reserved* at its highest possible cost before the call,
+and *settled* with the answer and the actual cost afterwards. If the call was cut off (the process
+died, the connection broke), the request is *unknown*: the vendor may have billed it, so it keeps
+counting at its highest possible cost and stays listed, even when the same request is made again.
+No secrets are stored, only the messages that were exchanged.
 
-**Batch jobs** are reservations that outlive their process, because the vendor goes on working. A
-crash between submitting a job and recording its id must not lose what is paid for. So:
+**Batch jobs** are reservations that outlive their process, because the vendor keeps working. A
+crash between submitting a job and recording its id must not lose answers that are paid for. So:
 
-1. `reserve(..., batch=True)` each request. Nothing is sent: after a crash here they are forgotten.
-2. `begin_job` under a new name of ours, which the vendor is given with the job.
-3. Submit it, then `record_job` the vendor's id.
-4. In every start, `open_jobs`. One without an id was cut off in step 3: if the vendor has a job of
-   that name, `record_job`; if not, it was never submitted: `release` its requests and `close_job`.
-5. When the vendor has done it, `settle` what it answered, `release` what it says it has not billed,
-   and `close_job`: what then still waits is unknown.
+1. `reserve(..., batch=True)` each request. Nothing is sent: a crash here voids the reservations.
+2. `begin_job` under a new name of ours, which is submitted to the vendor along with the job.
+3. Submit the job, then `record_job` the vendor's id.
+4. On every start, call `open_jobs`. A job without an id was cut off in step 3. If the vendor has a
+   job of that name, `record_job`. If not, it was never submitted: `release` its requests and
+   `close_job`.
+5. When the vendor has finished the job, `settle` the requests that it answered, `release` those
+   that it says it has not billed, and `close_job`: requests that are still waiting become unknown.
 """
 
 import contextlib
@@ -45,8 +46,9 @@ from bridge_jax.ledger.prices import (
 )
 from bridge_jax.ledger.requests import TeacherReply, TeacherRequest
 
-# A held request is reserved by this process, or in a batch job of this run. It is found by its key,
-# with the very condition of the index `requests_by_key`, or SQLite would read all that is reserved.
+# A held request is reserved by this process, or in a batch job of this run. It is looked up by key
+# with exactly the condition of the index `requests_by_key`; otherwise SQLite would read every
+# reserved row.
 _ALIVE = "key = :key AND state != 'unknown'"
 _HELD = f"{_ALIVE} AND state = 'reserved' AND (owner = :owner OR (job IS NOT NULL AND run = :run))"
 _STORED = "reply, input_tokens, output_tokens, finish, run, nanodollars"
@@ -59,7 +61,7 @@ class RequestInFlight(UserError):  # noqa: N818
 
 
 class RequestInBatchJob(RequestInFlight):
-    """An open batch job has the request: its answer comes only when that job is collected."""
+    """An open batch job has the request: the answer arrives only when that job is collected."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +78,13 @@ class BatchJob:
     """A batch job of a run that has not been closed.
 
     Attributes:
-      name: ours, unique; the vendor keeps it with the job (metadata, display name).
-      id: the vendor's. None: the process died while it submitted the job, or is doing so; ask the
-        vendor whether it has a job of that name.
-      vendor: that works on it.
+      name: our name for the job, unique; the vendor stores it with the job (metadata, display
+        name).
+      id: the vendor's id. None: the process died while submitting the job, or is still submitting
+        it; ask the vendor whether it has a job of that name.
+      vendor: the vendor that works on the job.
       waiting: its requests that have no answer yet, as they were made: the config may have changed
-        since, and their answers are paid for all the same.
+        since then, but their answers are paid for all the same.
     """
 
     name: str
@@ -93,21 +96,22 @@ class BatchJob:
 class Ledger:
     """The open ledger of a run; a context manager.
 
-    Each method is one transaction, which is on disk when it returns. They may be called from many
-    threads; coroutines await `Reservations`. A forked child opens its own ledger. On reopening,
-    caps and prices may differ: what is settled keeps its cost, and counts.
+    Each method is one transaction, which is on disk when the method returns. Methods may be called
+    from many threads; coroutines use `Reservations` instead. A forked child must open its own
+    ledger. A ledger may be reopened with other caps and prices: settled requests keep their cost,
+    which still counts.
 
-    Several runs may share a file: the answers of all are free for each, and what a run pays
-    counts towards its own caps alone.
+    Several runs may share a file: an answer that one run paid for is free for all others, and a
+    run's payments count towards its own caps only.
 
     Args:
-      path: the SQLite file; made if there is none, with its folders.
-      queries_cap: requests of this run at most: settled, reserved and unknown together.
-      usd_cap: US dollars of this run at most, likewise.
-      prices: what requests made from now on cost.
-      run: that pays, where runs share the file (see `accounts.open_ledger`).
-      local: the teacher runs in this process and is free: a call that is cut off is forgotten,
-        not counted.
+      path: the SQLite file; it is created, with its folders, if there is none.
+      queries_cap: the most requests of this run: settled, reserved and unknown together.
+      usd_cap: the most US dollars of this run, for the same requests.
+      prices: the price list for requests made from now on.
+      run: id of the run that pays, if runs share the file (see `accounts.open_ledger`).
+      local: whether the teacher runs in this process, so that no vendor bills its calls: a call
+        that is cut off is then deleted instead of counted.
 
     Raises:
       UserError: no ledger can be opened at `path`.
@@ -126,7 +130,7 @@ class Ledger:
         self.run = run
         self._queries_cap, self._usd_cap = queries_cap, usd_cap
         self._prices, self._local = prices, local
-        self._of_others: dict[str, Stored] = {}  # The answers found here, by key.
+        self._of_others: dict[str, Stored] = {}  # Answers found here that others paid for, by key.
         self._pid = os.getpid()
         with explained(self.path), contextlib.ExitStack() as undo:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -151,12 +155,13 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """Closes the file. What is still reserved becomes unknown, batch jobs excepted."""
+        """Closes the file. Open reservations become unknown, except those in batch jobs."""
         if os.getpid() != self._pid:
             return
         with explained(self.path):
             self._owner.close()
-            # If a full disk refuses this, the next opening does it. A second close finds it done.
+            # If this fails on a full disk, the next opening does it. A second `close` has nothing
+            # to do: the database is closed.
             with (
                 contextlib.suppress(UserError, sqlite3.ProgrammingError),
                 self._transaction() as connection,
@@ -169,18 +174,18 @@ class Ledger:
     ) -> TeacherReply | None:
         """Returns the stored reply, or reserves the request's highest possible cost.
 
-        After None the caller makes the call, then `settle`s, `release`s or `abandon`s it; or it
-        puts the request into a batch job, before which nothing of it may be sent.
+        If it returns None, the caller makes the call and then `settle`s, `release`s or `abandon`s
+        the request; or it puts the request into a batch job, and sends nothing before `begin_job`.
 
         Args:
-          request: its `max_output_tokens` are reserved.
+          request: the request; its `max_output_tokens` are reserved.
           input_tokens_estimate: tokens to reserve for the input.
-          batch: whether it goes into a batch job, at the price of those.
+          batch: whether the request goes into a batch job, at the vendor's batch price.
 
         Raises:
-          BudgetExceeded: what counts towards a cap and this one together would exceed it.
-          RequestInFlight: a process that is alive has reserved the same request.
-          RequestInBatchJob: an open batch job has.
+          BudgetExceeded: this request would exceed a cap, given what already counts towards it.
+          RequestInFlight: a live process, this one included, has reserved the same request.
+          RequestInBatchJob: an open batch job has the same request.
         """
         listed = self._prices.cost(input_tokens_estimate, request.max_output_tokens, batch)
         with self._transaction() as connection:
@@ -213,13 +218,13 @@ class Ledger:
     def settle(self, request: TeacherRequest, reply: TeacherReply) -> None:
         """Writes the answer and its actual cost; on return both are on disk.
 
-        A cost above what was reserved is written all the same: paid is paid. From then on more is
-        reserved for the model (see `prices`). Requests of a batch job may be settled by any process
-        of the run; those that are settled already are left.
+        A cost above the reservation is still recorded, since it is already paid. From then on more
+        is reserved for the model (see `prices`). Requests of a batch job may be settled by any
+        process of the run; those that are settled already are left unchanged.
 
         Raises:
-          UserError: it could not be written. The reservation still counts; settle again, or lose
-            this answer.
+          UserError: the answer could not be written. The reservation still counts; settle again, or
+            this answer is lost.
           ValueError: this ledger holds no reservation for the request.
         """
         with self._transaction() as connection:
@@ -270,25 +275,25 @@ class Ledger:
                 )
 
     def release(self, request: TeacherRequest) -> None:
-        """Takes back a reservation whose call failed and costs nothing."""
+        """Deletes a reservation whose call failed and costs nothing."""
         with self._transaction() as connection:
             connection.execute(f"DELETE FROM requests WHERE {_HELD}", self._held(request))
 
     def abandon(self, request: TeacherRequest) -> None:
-        """Ends a reservation whose call has an unknown outcome: it stays listed, and counts."""
+        """Makes a reservation unknown: its call may be billed, so it stays listed and counts."""
         with self._transaction() as connection:
             _cut_off(connection, _HELD, self._held(request))
 
     def begin_job(self, name: str, vendor: str, keys: Sequence[str]) -> None:
         """Assigns reserved requests to a batch job that is about to be submitted.
 
-        From now on they outlive their process, and any process of this run may settle, release or
-        abandon them.
+        From now on the reservations outlive their process, and any process of this run may settle,
+        release or abandon them.
 
         Args:
-          name: new and unique, say a UUID.
-          vendor: that gets the job.
-          keys: of requests that this ledger has reserved.
+          name: a new, unique name, such as a UUID.
+          vendor: the vendor that gets the job.
+          keys: the keys of requests that this ledger has reserved.
 
         Raises:
           ValueError: the name is taken, or a request is not reserved.
@@ -311,14 +316,14 @@ class Ledger:
                 )
 
     def record_job(self, name: str, job_id: str) -> None:
-        """Writes the vendor's id of a submitted job; the same id again does nothing.
+        """Records the vendor's id of a submitted job; recording the same id again does nothing.
 
         Args:
-          name: as `begin_job` was given it.
-          job_id: the vendor's.
+          name: the name that was passed to `begin_job`.
+          job_id: the vendor's id.
 
         Raises:
-          ValueError: there is no such open job of this run, or it has another id.
+          ValueError: this run has no open job of that name, or the job has another id.
         """
         with self._transaction() as connection:
             recorded = connection.execute(
@@ -349,7 +354,7 @@ class Ledger:
         return found
 
     def close_job(self, name: str) -> int:
-        """Closes a job, if it is open. Returns how many requests are now unknown.
+        """Closes a job if it is open; returns the number of its requests that become unknown.
 
         Those were neither settled nor released, so their cost is not known.
         """
@@ -363,7 +368,7 @@ class Ledger:
             return _cut_off(connection, "job = ? AND state = 'reserved'", (name,))
 
     def spend(self, state: Literal["settled", "reserved", "unknown"] = "settled") -> Spend:
-        """Returns the sums over this run's requests in a state.
+        """Returns the sums over this run's requests in one state.
 
         Requests that are not settled count at their highest possible cost.
         """
@@ -371,12 +376,12 @@ class Ledger:
             return total(connection, self.run, state)
 
     def bill(self) -> dict[str, Any]:
-        """Returns the bill of this run (`bill_of`)."""
+        """Returns the bill of this run (see `bill_of`)."""
         with self._transaction() as connection:
             return bill_of(connection, self.run, self._of_others.values())
 
     def register(self, name: str) -> bool:
-        """Records the name of this run; returns whether it was on the ledger before."""
+        """Records the name of this run; returns whether the run was already on the ledger."""
         with self._transaction() as connection:
             known = connection.execute("SELECT 1 FROM runs WHERE id = ?", (self.run,)).fetchone()
             connection.execute(
@@ -391,19 +396,19 @@ class Ledger:
         return self._database.transaction()
 
     def _held(self, request: TeacherRequest) -> dict[str, Any]:
-        """Returns the values in `_HELD`."""
+        """Returns the values of the parameters in `_HELD`."""
         return {"key": request.key, "owner": self._owner.token, "run": self.run}
 
     def _cost_to_reserve(self, connection: sqlite3.Connection, model: str, listed: int) -> int:
         """Returns the nanodollars to reserve for one more request.
 
         Args:
-          connection: to the ledger.
-          model: that is asked.
-          listed: nanodollars that it costs at most, unless the model has billed more than that.
+          connection: a connection to the ledger.
+          model: the model that is asked.
+          listed: the request's highest cost at list prices, in nanodollars.
 
         Raises:
-          BudgetExceeded: that does not fit the caps.
+          BudgetExceeded: the amount does not fit the caps.
         """
         permille = _permille(connection, model)
         cost = worst_case(listed, permille)
@@ -435,7 +440,7 @@ class Ledger:
         )
 
     def _note_overrun(self, connection: sqlite3.Connection, model: str, permille: int) -> None:
-        """Raises what is reserved for a model to `permille` of the list price, now and later."""
+        """Raises a model's unsettled and future reservations to `permille` of the list price."""
         connection.execute("INSERT OR REPLACE INTO overruns VALUES (?, ?)", (model, permille))
         for row, *listed in connection.execute(
             "SELECT id, input_tokens, output_tokens, batch FROM requests"
@@ -448,10 +453,10 @@ class Ledger:
             )
 
     def _find(self, connection: sqlite3.Connection, request: TeacherRequest) -> Stored | None:
-        """Returns the answer to a request; None if it may be reserved.
+        """Returns the answer to a request; None if the request may be reserved.
 
         Raises:
-          RequestInFlight: a process or a batch job is at work on it.
+          RequestInFlight: a process or a batch job is working on it.
         """
         row = connection.execute(
             f"SELECT state, owner, pid, job, {_STORED} FROM requests WHERE {_ALIVE}",
@@ -482,7 +487,7 @@ class Ledger:
         return None
 
     def _sweep(self, connection: sqlite3.Connection) -> int:
-        """Ends the reservations of processes that have died; returns how many are unknown now."""
+        """Ends the reservations of processes that have died; returns how many become unknown."""
         owners = connection.execute(
             "SELECT DISTINCT owner FROM requests WHERE state = 'reserved' AND job IS NULL"
         ).fetchall()
@@ -502,7 +507,7 @@ def total(connection: sqlite3.Connection, run: str, state: str) -> Spend:
 
 
 def _permille(connection: sqlite3.Connection, model: str) -> int:
-    """Returns what a request to `model` has cost at most, in permille of its reservation."""
+    """Returns the largest ratio of cost to list-price reservation for `model`, in permille."""
     row = connection.execute("SELECT permille FROM overruns WHERE model = ?", (model,)).fetchone()
     return row[0] if row else ONE
 
@@ -523,14 +528,15 @@ def bill_of(connection: sqlite3.Connection, run: str, taken: Iterable[Stored]) -
     """Returns the bill of a run, as JSON values.
 
     Args:
-      connection: to the ledger.
-      run: that pays.
-      taken: answers that other runs have paid, free for this one.
+      connection: a connection to the ledger.
+      run: id of the run that pays.
+      taken: answers that other runs have paid for, free for this one.
 
     Returns:
-      `queries`, `input_tokens`, `output_tokens` and `usd` of the answers; and if there are any,
-      `no_answer` (by `TeacherReply.finish`, among those paid), `unknown` (`queries`, and `usd` at
-      most, beside those paid) and `of_others` (like the answers, of those taken).
+      `queries`, `input_tokens`, `output_tokens` and `usd` of the settled requests. If there are
+      any, also `no_answer` (number of settled requests without an answer, by
+      `TeacherReply.finish`), `unknown` (`queries` and the highest possible `usd`, not included
+      above) and `of_others` (the same four figures for the answers in `taken`).
     """
     of_others = Spend.of(
         Spend(1, answer.reply.input_tokens, answer.reply.output_tokens, answer.nanodollars)
@@ -553,7 +559,7 @@ def bill_of(connection: sqlite3.Connection, run: str, taken: Iterable[Stored]) -
 
 
 def _stored(row: Sequence[Any]) -> Stored:
-    """Returns the answer in the columns `_STORED`."""
+    """Returns the answer in a row with the columns `_STORED`."""
     text, input_tokens, output_tokens, finish, run, nanodollars = row
     return Stored(
         TeacherReply(json.loads(text), input_tokens, output_tokens, finish), run, nanodollars
@@ -561,7 +567,7 @@ def _stored(row: Sequence[Any]) -> Stored:
 
 
 def _cut_off(connection: sqlite3.Connection, which: str, values: Any) -> int:
-    """Makes reservations unknown; forgets those that the vendor cannot have billed."""
+    """Makes reservations unknown; deletes those that the vendor cannot have billed."""
     connection.execute(f"DELETE FROM requests WHERE NOT sent AND {which}", values)
     return connection.execute(
         f"UPDATE requests SET state = 'unknown' WHERE {which}", values

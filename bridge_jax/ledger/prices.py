@@ -1,16 +1,17 @@
 """Computes costs of requests, and larger reservations where a vendor bills more than reserved.
 
-Money is whole numbers of nanodollars (10^-9 US dollars): sums are exact. A price of 0.001
-dollars per 10^6 tokens is one nanodollar a token, so vendors' prices, which have two or three
-decimals, need no rounding at all. Where it is needed, costs go up and caps go down.
+Amounts are whole numbers of nanodollars (10^-9 US dollars), so sums are exact. A price of 0.001
+dollars per 10^6 tokens is one nanodollar per token, so vendors' prices, which have two or three
+decimals, need no rounding at all. Where rounding is needed, costs are rounded up and caps down.
 
 **Overruns.** The caps hold because no request costs more than its reservation. A vendor may still
 bill more: more output than `max_output_tokens`, or more input than was estimated. After the first
-such request, all reservations for the model are multiplied by the largest ratio of cost to
-reservation seen so far, and so are those of requests that are in flight or were interrupted. A cap
-can therefore be exceeded only by requests that were in flight when the first overrun was settled.
-The ledger keeps the ratio for later runs. (Stopping at the first overrun would rule out vendors
-that bill a few tokens more than requested, and would protect the caps no better.)
+such request, all reservations for the model are multiplied by the largest ratio seen so far of cost
+to reservation (at list prices), and so are those of the run's requests that are in flight or were
+interrupted. A cap can therefore be exceeded only by requests that are in flight when an overrun
+larger than any before it is settled. The ledger keeps the ratio for later runs. (Stopping at the
+first overrun would rule out vendors that bill a few tokens more than requested, and would protect
+the caps no better.)
 """
 
 import dataclasses
@@ -23,8 +24,8 @@ from typing import NamedTuple
 from bridge_jax.errors import UserError
 
 NANO = 10**9
-ONE = 1000  # Overruns are in permille of the reservation: whole numbers, rounded up.
-MOST_PERMILLE = 10**12  # above any price list, and SQLite's integers hold it.
+ONE = 1000  # Overruns are in permille of the reservation, as whole numbers rounded up.
+MOST_PERMILLE = 10**12  # An upper limit that no price list reaches and SQLite's integers hold.
 
 
 class BudgetExceeded(UserError):  # noqa: N818
@@ -32,7 +33,7 @@ class BudgetExceeded(UserError):  # noqa: N818
 
 
 class Spend(NamedTuple):
-    """The number of some requests, and the sums of their tokens and costs."""
+    """Number of requests, and the sums of their tokens and costs."""
 
     queries: int = 0
     input_tokens: int = 0
@@ -41,7 +42,7 @@ class Spend(NamedTuple):
 
     @property
     def usd(self) -> float:
-        """US dollars, for reading; only nanodollars are added up."""
+        """US dollars, for display; only nanodollars are added up."""
         return in_usd(self.nanodollars)
 
     def to_json(self) -> dict[str, float]:
@@ -52,17 +53,17 @@ class Spend(NamedTuple):
 
     @classmethod
     def of(cls, spends: Iterable["Spend"]) -> "Spend":
-        """Returns the sum of several."""
+        """Returns the sum of several `Spend`s."""
         return cls(*map(sum, zip(*spends)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Prices:
-    """A price list, US dollars per 10^6 tokens.
+    """A price list, in US dollars per 10^6 tokens.
 
     Attributes:
-      batch_share: the price in the vendor's batch mode, as a share of the list price; half of it
-        at OpenAI and at Gemini.
+      batch_share: the price in the vendor's batch mode, as a fraction of the list price; 0.5 at
+        OpenAI and at Gemini.
     """
 
     usd_per_million_input: float
@@ -74,7 +75,7 @@ class Prices:
             _exact(getattr(self, field.name), f"teacher.{field.name}")
 
     def cost(self, input_tokens: int, output_tokens: int, batch: bool = False) -> int:
-        """Returns the nanodollars of one request, rounded up."""
+        """Returns the cost of one request in nanodollars, rounded up."""
         per_million = input_tokens * _exact(self.usd_per_million_input)
         per_million += output_tokens * _exact(self.usd_per_million_output)
         share = _exact(self.batch_share) if batch else 1
@@ -87,25 +88,25 @@ def cap_in_nanodollars(usd: float) -> int:
 
 
 def in_usd(nanodollars: int) -> float:
-    """Returns US dollars, for reports; never add these up."""
+    """Converts nanodollars to US dollars, for reports; never add these up."""
     return nanodollars / NANO
 
 
 @functools.cache
 def _exact(usd: float, name: str = "price") -> Fraction:
-    """Returns the decimal number that was written, not the nearest binary one."""
+    """Returns the decimal number as the user wrote it, not the nearest binary float."""
     if not (math.isfinite(usd) and usd >= 0):
         raise UserError(f"{name}={usd}: must be 0 US dollars or more")
     return Fraction(str(usd))
 
 
 def worst_case(cost: int, permille: int) -> int:
-    """Returns the nanodollars to reserve for a request of at most `cost` by the price list."""
+    """Returns the nanodollars to reserve for a request that costs at most `cost` at list prices."""
     return -(-cost * permille // ONE)
 
 
 def overrun_in_words(model: str, permille: int) -> str:
-    """Explains why more is reserved than by the price list; "" where it is not."""
+    """Explains why reservations exceed the price list; returns "" if they do not."""
     if permille <= ONE:
         return ""
     return (

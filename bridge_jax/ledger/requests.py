@@ -1,4 +1,4 @@
-"""Defines requests to teachers, their replies, and counts of the outcomes."""
+"""Defines requests to teachers, their replies, and a tally of their outcomes."""
 
 import dataclasses
 import functools
@@ -33,17 +33,17 @@ class TeacherRequest:
     """One question to a teacher.
 
     Attributes:
-      example_id: of the example it is about. It does not identify the request: the same words are
-        paid once.
+      example_id: id of the example that the request is about. It is not part of the key: requests
+        that are otherwise equal are paid for once.
       model: the model's name, as the vendor and the ledger know it.
       messages: the chat so far.
-      max_output_tokens: the longest reply, tokens.
-      temperature: of sampling; 0 is greedy, None the vendor's default.
-      sample: which of several replies to the same words.
-      structured: whether the reply is JSON of `teachers.replies.SCHEMA`.
-      server: who is asked (`teachers.api.server_of`); "" is the vendor's own.
-      recorded: the SHA-256 of what a recorded teacher says, so that a corrected text is another
-        request; "" of an API, whose reply is not known before.
+      max_output_tokens: the longest reply, in tokens.
+      temperature: sampling temperature; 0 is greedy, None the vendor's default.
+      sample: index of the reply, where several are requested for the same messages.
+      structured: whether the reply is to be JSON that follows `teachers.replies.SCHEMA`.
+      server: the server that is asked (`teachers.api.server_of`); "" is the vendor's own.
+      recorded: SHA-256 of a recorded teacher's reply, so that a corrected text makes a different
+        request; "" for an API, whose reply is not known in advance.
     """
 
     example_id: str
@@ -58,7 +58,7 @@ class TeacherRequest:
 
     @functools.cached_property
     def key(self) -> str:
-        """SHA-256 (64 hex digits) of server, model, messages, sampling and what is recorded."""
+        """SHA-256 (64 hex digits) of everything that determines the reply (`to_json`)."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def to_json(self) -> str:
@@ -69,7 +69,7 @@ class TeacherRequest:
             "model": self.model,
             "temperature": None if self.temperature is None else float(self.temperature),
         }
-        # Left out, they do not change the keys of requests that were made before they existed.
+        # Omitted at their defaults: requests made before these fields existed keep their keys.
         for name in ("sample", "structured", "server", "recorded"):
             if getattr(self, name):
                 value[name] = getattr(self, name)
@@ -77,7 +77,7 @@ class TeacherRequest:
 
     @classmethod
     def from_json(cls, example_id: str, text: str) -> "TeacherRequest":
-        """Returns the request of which `text` is the `to_json`."""
+        """Returns the request that `to_json` wrote as `text`."""
         value = json.loads(text)
         value["messages"] = tuple(Message(**message) for message in value["messages"])
         return cls(example_id, **value)
@@ -88,9 +88,9 @@ class TeacherReply:
     """The text of a teacher's answer, and the tokens that it bills.
 
     Attributes:
-      text: NUL and lone surrogates become U+FFFD.
-      finish: `stop`, or why the text is no answer: cut off at `length`, `refused`, `empty` or
-        `malformed`. It is paid for all the same.
+      text: the reply's text; NUL and lone surrogates become U+FFFD.
+      finish: `stop`, or why the text is not an answer: cut off at `length`, `refused`, `empty` or
+        `malformed`. Such a reply is paid for too.
     """
 
     text: str
@@ -107,8 +107,8 @@ class Failure:
     """A request that has no reply and will have none in this run.
 
     Attributes:
-      reason: for messages.
-      kind: `failed` at every attempt, `refused` by the vendor, or `not_asked` for want of budget.
+      reason: the reason, for messages.
+      kind: `failed` at every attempt, `refused` by the vendor, or `not_asked` for lack of budget.
     """
 
     reason: str
@@ -120,10 +120,10 @@ class Tally:
     """Counts the outcomes of requests, for progress bars and messages.
 
     Attributes:
-      counts: by outcome: `answered`, `no_answer` (a paid reply that is none: cut off, empty,
-        malformed, or declined by the model), and the kinds of `Failure`.
-      reasons: requests without an answer, counted by `alike` of the reason.
-      examples: a reason in full, by `alike`.
+      counts: number of requests by outcome: `answered`, `no_answer` (a paid reply without an
+        answer: cut off, empty, malformed, or declined by the model), and the kinds of `Failure`.
+      reasons: number of requests without an answer, by `alike` of the reason.
+      examples: one reason in full, by `alike` of the reason.
     """
 
     counts: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -145,17 +145,17 @@ class Tally:
 
     @property
     def replies(self) -> int:
-        """The number of requests with a reply, which is paid and kept."""
+        """The number of requests with a reply, which is paid for and kept."""
         return self.counts["answered"] + self.counts["no_answer"]
 
     def info(self) -> dict[str, Any]:
-        """Returns the counts to show beside a progress bar; 0 is shown of answers alone."""
+        """Returns the counts to show beside a progress bar; omits zeros, except for answers."""
         kinds = ("no_answer", "failed", "refused", "not_asked")
         others = {kind: self.counts[kind] for kind in kinds if self.counts[kind]}
         return {"answered": self.counts["answered"]} | others
 
     def failures(self) -> str:
-        """Describes what is not answered, with the commonest reason; "" if all is answered."""
+        """Describes the unanswered requests, with the most common reason; "" if there are none."""
         if not self.reasons:
             return ""
         _, *counts = [f"{n} {kind.replace('_', ' ')}" for kind, n in self.info().items()]
@@ -164,5 +164,5 @@ class Tally:
 
 
 def alike(reason: str) -> str:
-    """Returns a reason with its numbers replaced, so that equal ones are counted together."""
+    """Replaces the numbers in a reason, so that reasons that differ only in them count as one."""
     return _DIGITS.sub("#", reason)

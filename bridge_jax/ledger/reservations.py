@@ -1,4 +1,4 @@
-"""Gives coroutines access to the ledger: they wait for the disk and for room under the caps."""
+"""Gives coroutines access to the ledger: they can await the disk and room under the caps."""
 
 import asyncio
 import contextlib
@@ -16,11 +16,11 @@ _POLL_SECONDS = 0.1
 
 
 class Stopped(Exception):  # noqa: N818
-    """The run is stopping, so nothing further is tried."""
+    """The run is stopping, so no further attempt is made."""
 
 
 async def sleep(seconds: float, stop: asyncio.Event) -> None:
-    """Waits, in seconds; raises `Stopped` as soon as `stop` is set."""
+    """Waits for `seconds`; raises `Stopped` as soon as `stop` is set."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
         raise Stopped
@@ -29,26 +29,26 @@ async def sleep(seconds: float, stop: asyncio.Event) -> None:
 class Reservations:
     """A ledger for the coroutines of one event loop.
 
-    Calls are written in the order in which they are made, not in that of their awaits. So a
-    settlement that shows an overrun is written before the next reservation.
+    Writes happen in the order in which the methods are called, not the order in which they are
+    awaited. A settlement that shows an overrun is thus written before the next reservation.
 
     Args:
-      ledger: that is written.
-      thread: an executor of one thread, which writes.
+      ledger: the ledger to write to.
+      thread: an executor with a single thread, which does the writing.
       stop: set when the run is stopping.
     """
 
     def __init__(self, ledger: Ledger, thread: Executor, stop: asyncio.Event):
         self._ledger, self._thread, self._stop = ledger, thread, stop
-        self._held = self._ended = 0  # Those that are only about to be made are held too.
+        self._held = self._ended = 0  # Reservations still being written count as held.
 
     async def reserve(
         self, request: TeacherRequest, input_tokens_estimate: int
     ) -> TeacherReply | None:
-        """Does what `Ledger.reserve` does; waits while other reservations of ours may leave room.
+        """Calls `Ledger.reserve`; waits while other reservations of ours may still free room.
 
         Raises:
-          BudgetExceeded: none of ours is held that could.
+          BudgetExceeded: there is no room, and no reservation of ours that could free any.
           RequestInBatchJob: an open batch job has the request.
           Stopped: the run is stopping.
         """
@@ -71,15 +71,15 @@ class Reservations:
         raise Stopped
 
     def settle(self, request: TeacherRequest, reply: TeacherReply) -> Awaitable[None]:
-        """Does what `Ledger.settle` does."""
+        """Calls `Ledger.settle`."""
         return self._end(self._write(self._ledger.settle, request, reply))
 
     def release(self, request: TeacherRequest) -> Awaitable[None]:
-        """Does what `Ledger.release` does."""
+        """Calls `Ledger.release`."""
         return self._end(self._write(self._ledger.release, request))
 
     def abandon(self, request: TeacherRequest) -> Awaitable[None]:
-        """Does what `Ledger.abandon` does."""
+        """Calls `Ledger.abandon`."""
         return self._end(self._write(self._ledger.abandon, request))
 
     def _write(self, method: Callable[..., T], *what: object) -> "asyncio.Future[T]":

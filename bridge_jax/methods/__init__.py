@@ -1,6 +1,6 @@
-"""Lists the methods: each reads like its paper's list of steps.
+"""Registers the training methods; each one reads like the list of steps in its paper.
 
-A new one is one file and one row of `METHODS`.
+A new method takes one file and one entry in `METHODS`.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ METHODS: dict[str, Method] = {
         reinforcement.METHOD,
     )
 }
-# A phase -> the folders of the stages whose results it wants.
+# Phase -> the folders of its stages; () stands for all stages.
 PHASES = {
     "all": (),
     "apprenticeship": ("apprenticeship",),
@@ -43,10 +43,10 @@ PHASES = {
 
 
 def named(name: str) -> Method:
-    """Returns a method.
+    """Returns the method of a name.
 
     Raises:
-      UserError: there is none of this name.
+      UserError: no method has this name.
     """
     if name not in METHODS:
         raise UserError(f"method={name}: one of {', '.join(METHODS)}")
@@ -54,14 +54,15 @@ def named(name: str) -> Method:
 
 
 def stages(config: RunConfig, until: str = "all", finished: Collection[str] = ()) -> list[Stage]:
-    """Returns the stages with the results of a part of a run, and those that they depend on.
+    """Returns the stages of a part of a run, and the stages that they depend on.
 
     Args:
       until: a key of `parts`.
-      finished: stages whose results are taken as they are, so that nothing before them is needed.
+      finished: names of stages whose results are reused as they are, so that they do not need the
+        stages before them.
 
     Raises:
-      UserError: there is no such part.
+      UserError: the run has no such part.
     """
     plan = named(config.method).stages(config)
     known = parts(plan)
@@ -79,11 +80,11 @@ def stages(config: RunConfig, until: str = "all", finished: Collection[str] = ()
 
 
 def parts(plan: Sequence[Stage]) -> dict[str, list[str]]:
-    """Returns the parts of a run that it can stop after, each with the stages it wants.
+    """Returns the parts of a run that it can stop after, each with the names of its stages.
 
-    They are the phases; the stages, by their names with and without the folder; and a role: the
-    last training of its model, or, for the teacher, all that is asked. Where a training and its
-    test have one short name, it is the training's.
+    A part is a phase, a stage (by its name with or without the folder), or a role. The part of a
+    role is the last training of its model; that of the teacher is all stages that ask it. If a name
+    fits several of these, the first one counts, and a training comes before a test.
     """
     found = {
         phase: [stage.name for stage in plan if not folders or stage.name.split("/")[0] in folders]
@@ -101,7 +102,7 @@ def parts(plan: Sequence[Stage]) -> dict[str, list[str]]:
 
 
 def asking(stages: Sequence[Stage]) -> list[Stage]:
-    """Returns the stages that ask the teacher to explain what is selected: one for each part.
+    """Returns the stages that ask the teacher about the selected examples, one for each part.
 
     The last one asks about the examples of all parts.
     """
@@ -109,20 +110,20 @@ def asking(stages: Sequence[Stage]) -> list[Stage]:
 
 
 def paying(stages: Sequence[Stage]) -> list[Stage]:
-    """Returns the stages that ask the teacher, about the pool or the test."""
+    """Returns all stages that ask the teacher, about the pool, the test split or the dev split."""
     return [stage for stage in stages if stage.artifact.work == "ask"]
 
 
 def table(method: str | None = None) -> dict[str, Artifact]:
-    """Returns the table of stages by name: of one method, or of all."""
+    """Returns the artifacts of one method, or of all methods, by stage name."""
     chosen = [METHODS[method]] if method in METHODS else list(METHODS.values())
     return {artifact.name: artifact for found in chosen for artifact in found.artifacts}
 
 
 def measured(method: str | None = None) -> dict[str, MeasuredModel]:
-    """Returns the models that a method measures, or all methods, in the order of reports.
+    """Returns the models that one method measures, or all methods, in report order.
 
-    Their notes are in the method's own words.
+    A method's own notes on its models replace the default ones.
     """
     notes = METHODS[method].notes if method in METHODS else {}
     found = [artifact.measured for artifact in table(method).values() if artifact.measured]
@@ -132,10 +133,10 @@ def measured(method: str | None = None) -> dict[str, MeasuredModel]:
 
 
 def states_budgets(method: str) -> bool:
-    """Returns whether the student of a method is told budgets of thinking."""
+    """Returns whether the prompts of a method's student state a thinking budget."""
     return budgeted.BUDGETED.name in table(method)
 
 
 def asks(method: str | None = None) -> bool:
-    """Returns whether a method, or any method, learns from a teacher."""
+    """Returns whether a method (by default, any method) learns from a teacher."""
     return ANNOTATIONS.name in table(method)

@@ -1,7 +1,7 @@
 """Asks the teacher about the selected examples; every request goes through the ledger.
 
-Damaged annotations are repaired from the ledger, which holds the teacher's replies: nobody is asked
-again, and nothing is paid.
+Damaged annotations are repaired from the replies on the ledger, so that the teacher is not asked,
+or paid, again.
 """
 
 import collections
@@ -54,7 +54,7 @@ class Annotation(TypedDict):
 
 
 class Bill(TypedDict):
-    """The bill of a run (`Ledger.bill`), with the price list that it was settled at."""
+    """The bill of a run (`Ledger.bill`), and the price list used to settle it."""
 
     queries: int
     input_tokens: int
@@ -67,7 +67,7 @@ class Bill(TypedDict):
 
 
 class Answered(TypedDict):
-    """The keys of the requests that had a reply."""
+    """The keys of the requests that received a reply."""
 
     keys: list[str]
 
@@ -94,8 +94,8 @@ def annotate(
     count: CountTokens,
     workdir: Path,
 ) -> None:
-    """Asks the teacher; writes a row per example, the bill, and which requests had a reply."""
-    if not hosts.is_first():  # One asks; the others read its rows in the next stage.
+    """Asks the teacher; writes the annotations, the bill, and the keys of requests with a reply."""
+    if not hosts.is_first():  # One process asks; the others read its rows later.
         return
     examples = selected(chosen, pool)
     with preemption.alone():
@@ -135,13 +135,13 @@ def selected(chosen: Folder, pool: Examples) -> list[Example]:
 def kept_annotations(
     annotated: Folder, pool: Examples, labelled: bool
 ) -> list[tuple[Example, str, str]]:
-    """Returns example, rationale and answer of the annotations that are kept.
+    """Returns (example, rationale, answer) for each kept annotation.
 
-    The answer is the gold one, also after a rationale that `teacher.keep_wrong` let pass. Where the
-    pool has no labels, it is the teacher's.
+    The answer is the gold answer, even if `teacher.keep_wrong` let a rationale with another answer
+    pass. If the pool is unlabelled, it is the teacher's answer.
 
     Raises:
-      UserError: none is kept.
+      UserError: no annotation is kept.
     """
     found, written = [], annotated.rows(_ROWS)
     for row in written:
@@ -171,23 +171,26 @@ def repair(
 ) -> bool:
     """Repairs the annotations in `place` from the ledger, and returns whether they are whole.
 
-    Every example needs a row, and a row has to agree with the replies on the ledger. Where the
-    ledger has no reply, since none was given or it is another ledger by now, a readable row stands.
+    Every example needs a row that agrees with the replies on the ledger. If a reply was given that
+    the ledger lacks (it may be another ledger by now), or it is not known which were given, a
+    readable row is kept as it is. If none was given, the row is rebuilt with the reason from
+    the file.
 
     Args:
-      params: of the stage.
-      place: its folder.
-      damaged: the files that are not what was written.
+      params: the parameters of the stage.
+      place: the folder of the stage.
+      damaged: the names of files whose content has changed since they were written.
       pool: the examples.
       chosen: the selection.
       count: counts tokens.
-      workdir: of the run, whose ledger it is.
+      workdir: the folder of the run whose ledger is read.
 
     Returns:
-      False where they are damaged, and the teacher can be asked again for nothing.
+      False if the annotations cannot be repaired and the teacher is free, so that it can be asked
+      again.
 
     Raises:
-      UserError: they are damaged, and the ledger does not have what was paid for.
+      UserError: they cannot be repaired, and asking again would cost money.
     """
     examples = selected(chosen, pool)
     is_readable, out = True, place.path
@@ -224,7 +227,7 @@ def repair(
         place.write_rows(_ROWS, (row for row in found if row is not None))
     if not has_bill:
         _log.warning("%s: damaged; it is written again from %s", out / _SPEND, ledger.path)
-        # The prices at which it was settled are lost.
+        # The prices used to settle it are lost.
         place.write_record(_SPEND, (ledger.bill or {}) | {"prices": {}})
     if answered is None:
         _log.warning("%s: damaged; it is written again from %s", out / _ANSWERED, ledger.path)
@@ -237,11 +240,11 @@ class _RecordedReplies:
     """The replies on a ledger to the requests about a run's selection.
 
     Attributes:
-      path: of the ledger.
-      stored: the replies that made the annotations, by key.
-      is_known: whether the list of requests with a reply is whole, so that all others had none.
-      lost: keys of replies that made the annotations and are not here.
-      bill: as of `Ledger.bill`; None if there is no such ledger.
+      path: the path of the ledger.
+      stored: the replies that the annotations were made from, by request key.
+      is_known: whether it is known which requests had a reply, so that all others had none.
+      lost: keys of requests whose reply is not on the ledger, without those known to have had none.
+      bill: the result of `Ledger.bill`; None if the ledger does not exist.
     """
 
     path: Path
@@ -258,11 +261,11 @@ class _RecordedReplies:
         workdir: Path,
         answered: frozenset[str] | None,
     ) -> "_RecordedReplies":
-        """Reads the ledger of a run; `answered` are the keys that had a reply, if known."""
+        """Reads the ledger of a run; `answered` has the keys of requests with a reply, if known."""
         config = params.teacher
         most = config.samples + config.retries
         keys = {r.key for example in examples for r in _requests(params, example, most)}
-        # If not, this version of the program asks in other words.
+        # Other keys come from a version of the program that worded its requests differently.
         is_known = answered is not None and answered <= keys
         wanted = keys & answered if answered is not None and is_known else keys
         account = _account(params, workdir)
@@ -289,13 +292,16 @@ class _RecordedReplies:
             return row
         if not self.is_known or not self.lost.isdisjoint(missing):
             return written if written is not None and _is_readable(written) else None
-        # Only the file has the reason why there was no reply.
+        # The file alone has the reason why there was no reply.
         said = written.get("reason") if written else None
         return row | {"reason": said} if row["reason"] and isinstance(said, str) else row
 
 
 def _account(params: Asking, workdir: Path) -> Account:
-    """Returns the account of a run; one that shares the stages of others may have none yet."""
+    """Returns the account of a run, or the shared ledger if the run has no account yet.
+
+    A run that reuses the stages of other runs may not have asked the teacher itself.
+    """
     account = accounts.account_of(workdir)
     shared = params.budget.ledger
     if account.ledger.is_file() or not shared:
@@ -304,7 +310,7 @@ def _account(params: Asking, workdir: Path) -> Account:
 
 
 def _answered(out: Path) -> frozenset[str] | None:
-    """Returns the keys of requests that had a reply; None if that is not known."""
+    """Returns the keys of requests that had a reply; None if they are not known."""
     keys = (read_json(out / _ANSWERED) or {}).get("keys")
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         return None
@@ -330,9 +336,9 @@ def annotations_stage(
     """Returns the stage that asks the teacher about a selection.
 
     Args:
-      selection: the stage that makes it.
-      into: the name of this stage; a part of the selection leaves all retries to the last one.
-      new: how many examples of it no earlier part has asked about; None is all of them.
+      selection: the artifact of the selection stage.
+      into: the artifact of this stage; only `ANNOTATIONS`, that of the last part, has retries.
+      new: number of selected examples that no earlier part has asked about; None is all of them.
     """
     reads = {
         "pool": inputs.POOL,
@@ -349,6 +355,6 @@ def annotations_stage(
     workload = Workload("selected", count, samples=config.teacher.samples)
     params = teacher.asking(config)
     if into != ANNOTATIONS:
-        # Retries are paid out of what the first answers of all parts leave of the budget.
+        # Retries are paid from the budget that the first answers to all parts leave over.
         params = dataclasses.replace(params, teacher=dataclasses.replace(params.teacher, retries=0))
     return Stage(into, annotate, params, reads, workload, repair, tuple(recorded))

@@ -30,20 +30,20 @@ from bridge_jax.selection.strategies import select
 from bridge_jax.text import prompts
 from bridge_jax.text.rendering import Rendering
 
-LABEL_TOKENS = 16  # The longest pseudo-label; of a longer answer the beginning is scored.
+LABEL_TOKENS = 16  # Limit of a pseudo-label; of a longer answer, the beginning is scored.
 
 
 class PseudoLabel(TypedDict):
-    """The tokens of the assistant's own answer to an example, its end token included."""
+    """The tokens of the assistant's own answer to an example, including any end token."""
 
     id: str
     ids: list[int]
 
 
 class Score(TypedDict):
-    """The difficulty of an example for the assistant, after its warm-up if it has one.
+    """The difficulty of an example for the assistant (after its warm-up, if it has one).
 
-    `nll` and `entropy` are in nats per token of the answer, `margin` is 0 to 1.
+    `nll` and `entropy` are in nats per answer token; `margin` is between 0 and 1.
     """
 
     id: str
@@ -70,7 +70,7 @@ PSEUDO_LABELS = Artifact(
     "generate",
     "assistant",
     (rows("pseudo_labels.jsonl", PseudoLabel),),
-    version=2,  # each row has random numbers of its own, and rows are in order
+    version=2,  # each row has its own random stream, and rows are in order
 )
 SCORES = Artifact(
     "apprenticeship/scores",
@@ -78,7 +78,7 @@ SCORES = Artifact(
     "score",
     "assistant",
     (rows("scores.jsonl", Score), array("embeddings.npy")),
-    version=2,  # the mark and the end token are left out
+    version=2,  # the answer mark and the end token are not scored
 )
 GRADIENTS = Artifact(
     "apprenticeship/gradients",
@@ -86,7 +86,7 @@ GRADIENTS = Artifact(
     "score",
     "assistant",
     (array("gradients.npy"),),
-    version=2,  # of the head's table, and the mark and the end token are left out
+    version=2,  # gradients of the head's table, without the answer mark and the end token
 )
 SELECTION = Artifact(
     "apprenticeship/selection",
@@ -101,7 +101,7 @@ UP_TO_SELECTION = (WARMUP, PSEUDO_LABELS, SCORES, GRADIENTS, SELECTION)
 
 @dataclasses.dataclass(frozen=True)
 class Warmup:
-    """Parameters of the warm-up: which examples, and how it is trained."""
+    """Parameters of the warm-up: which examples it uses, and the training settings."""
 
     fraction: float
     domains: tuple[str, ...]
@@ -126,8 +126,8 @@ def drawn(pool: Examples, fraction: float, domains: tuple[str, ...], seed: int) 
     """Returns the indices of the warm-up's examples, in random order.
 
     Raises:
-      UserError: fewer have a gold answer, or are of their domains, than the share of the pool that
-        was asked for.
+      UserError: too few examples have a gold answer, or belong to `domains`, for this fraction of
+        the pool.
     """
     count = max(1, round(fraction * len(pool)))
     order = [int(i) for i in np.random.default_rng(seed).permutation(len(pool))]
@@ -151,7 +151,7 @@ def drawn(pool: Examples, fraction: float, domains: tuple[str, ...], seed: int) 
 
 
 def warmup_stages(config: RunConfig) -> list[Stage]:
-    """Returns the warm-up, if there is one."""
+    """Returns the warm-up stage, if the config asks for one."""
     chosen = config.warmup
     if not chosen.fraction:
         return []
@@ -162,7 +162,7 @@ def warmup_stages(config: RunConfig) -> list[Stage]:
 
 
 def warmup_reads(config: RunConfig) -> dict[str, str]:
-    """Returns argument -> stage of the assistant's warm-up, if there is one."""
+    """Returns argument -> stage of the assistant's warm-up; {} if there is none."""
     return {"warmed": WARMUP.name} if config.warmup.fraction else {}
 
 
@@ -181,7 +181,7 @@ def write_pseudo_labels(
     reading: Rendering,
     warmed: Folder | None = None,
 ) -> None:
-    """Writes the most probable answer of the assistant, warmed up if it was, to every question."""
+    """Writes the greedy answer of the assistant (warmed up, if it was) to every question."""
     asked = reading.prompts(pool, pool.digest, "answer")
     model = assistant.load(warmed)
 
@@ -189,19 +189,19 @@ def write_pseudo_labels(
         end = [] if completion.end is None else [completion.end]
         return {"id": example.id, "ids": [*completion.ids, *end]}
 
-    engine = model.engine(params.generation, seed=0)  # It is greedy.
+    engine = model.engine(params.generation, seed=0)  # Greedy decoding uses no seed.
     write_completions(out, "pseudo_labels.jsonl", "pseudo-labels", engine, pool, asked, to_row)
 
 
 def labels_to_score(
     pool: Examples, reading: Rendering, pseudo_labels: Folder | None
 ) -> Sequence[prompts.TrainingSequence]:
-    """Returns a sequence for each example: the prompt for an answer, and a label or pseudo-label.
+    """Returns one sequence per example: the answer-only prompt, and a label or pseudo-label.
 
     Args:
       pool: the examples.
-      reading: of the assistant.
-      pseudo_labels: the folder of pseudo-labels; None takes the gold labels.
+      reading: renders examples for the assistant.
+      pseudo_labels: the folder of pseudo-labels; None uses the gold labels.
     """
     if pseudo_labels is None:
         return reading.own_answers(reading.labelled(pool, pool.digest))
@@ -213,7 +213,7 @@ def labels_to_score(
 
 @dataclasses.dataclass(frozen=True)
 class PoolScoring:
-    """Parameters of the scores; the size of a batch changes no score."""
+    """Parameters of scoring; the batch size is unkeyed, since it changes no score."""
 
     batch_tokens: Annotated[int, UNKEYED]
 
@@ -227,10 +227,10 @@ def score_pool(
     warmed: Folder | None = None,
     pseudo_labels: Folder | None = None,
 ) -> None:
-    """Scores every example with the assistant before it is taught, or writes its gradients.
+    """Scores every example with the assistant before the teacher is asked, or writes its gradients.
 
-    The stage of gradients, which only `badge` uses, differs in what is computed. Shards are written
-    on the way, and an interrupted stage goes on after the last one.
+    Stage `SCORES` writes scores; stage `GRADIENTS`, which only `badge` uses, writes gradients.
+    Partial results are saved as shards, and an interrupted stage resumes after the last one.
     """
     sequences = labels_to_score(pool, reading, pseudo_labels)
     model = assistant.load(warmed)
@@ -254,7 +254,7 @@ def score_pool(
 
 
 def write_scores(out: Folder, pool: Examples, found: Scores) -> None:
-    """Writes the embeddings, and a row for each example."""
+    """Writes the embeddings, and one row of scores per example."""
     out.write_array("embeddings.npy", found.embeddings)
     measures = {"nll": found.nll, "entropy": found.entropy, "margin": found.margin}
     out.write_rows(
@@ -272,9 +272,9 @@ class Choosing:
     """Parameters of the selection.
 
     Attributes:
-      how: the strategy.
-      count: how many examples are chosen.
-      seed: of the draw.
+      how: the strategy and its settings.
+      count: the number of examples to choose.
+      seed: seeds the random choices of the strategy.
       labelled: whether the gold labels of the pool are known.
     """
 
@@ -293,14 +293,14 @@ def choose(
     graded: Folder | None = None,
 ) -> None:
     """Chooses the examples that the budget is spent on."""
-    difficulty, embeddings = np.zeros(len(pool)), np.zeros((len(pool), 1))  # As `random` takes.
+    difficulty, embeddings = np.zeros(len(pool)), np.zeros((len(pool), 1))  # For `random`.
     if scored:
         measure, found = params.how.difficulty, scored.rows("scores.jsonl")
         if any(measure not in row for row in found):
             raise UserError(f"{scored.path}: scores without {measure}; {WAY_OUT}")
         difficulty = np.array([row[measure] for row in found])
         embeddings = scored.array("embeddings.npy")
-    # Answers that are not labels, or not known, form one group.
+    # All answers that are unknown, or are not labels, form one group.
     known = params.labelled
     labels = [example.gold if known and example.kind == "label" else "" for example in pool]
     result = select(
@@ -330,15 +330,16 @@ def choose(
 def selection_stages(
     config: RunConfig, scored: bool = True, into: Artifact = SELECTION, count: int | None = None
 ) -> list[Stage]:
-    """Returns the selection, and before it the stages whose results the strategy uses.
+    """Returns the selection stage, preceded by the stages that score the pool.
 
-    For `random` there are none; else the scores of the gold answers or, where the pool has none, of
-    pseudo-labels; and for `badge` the gradients.
+    They score the gold answers or, if the pool is unlabelled, pseudo-labels; `badge` also needs the
+    gradients. The strategy `random` reads none of this.
 
     Args:
-      scored: whether there is an assistant to score the pool, for the report if not for the choice.
-      into: the name of the selection.
-      count: how many examples it has; None is as many as the budget pays for.
+      scored: whether an assistant scores the pool; the report shows the scores even if the strategy
+        does not use them.
+      into: the artifact of the selection stage.
+      count: the number of examples to select; None takes `selected_count`.
     """
     how, labelled = config.selection, config.data.labelled
     plan: list[Stage] = []

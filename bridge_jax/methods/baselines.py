@@ -1,4 +1,4 @@
-"""The methods that BRIDGE is compared with, as lists of steps; and how labels are learned."""
+"""The methods that BRIDGE is compared with, as lists of steps, and training on gold labels."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ LABELS = Artifact("baselines/labels", "Training on the labels", "train", "studen
 
 
 def direct_stages(config: RunConfig) -> list[Stage]:
-    """Direct distillation: the student learns from the teacher's answers alone.
+    """Returns the stages of direct distillation: only the teacher's answers train the student.
 
     There is an assistant only if the selection uses its scores or its drafts.
     """
@@ -74,10 +74,10 @@ DIRECT_METHOD = Method(
 
 
 def self_training_stages(config: RunConfig) -> list[Stage]:
-    """Self-training without a teacher: the student learns what the warmed-up assistant writes.
+    """Returns the stages of self-training: the student learns from the warmed-up assistant.
 
-    Keeping what it gets right is one round as in STaR (2203.14465) and ReST (2308.08998), with the
-    student as the one that learns.
+    Nothing is learned from a teacher. Keeping only the assistant's right answers makes this one
+    round as in STaR (2203.14465) and ReST (2308.08998), except that the student learns.
     """
     by = apprenticeship.WARMUP
     return [
@@ -96,7 +96,7 @@ def self_training_stages(config: RunConfig) -> list[Stage]:
 
 
 def _check_self_training(config: RunConfig) -> None:
-    """Raises a `UserError` if the assistant learns nothing."""
+    """Raises a `UserError` if there is no warm-up, so that the assistant would learn nothing."""
     require(
         config.warmup.fraction > 0,
         "warmup.fraction=0: method=self has no teacher, and the assistant writes what it learned "
@@ -126,13 +126,13 @@ SELF_TRAINING_METHOD = Method(
 
 @dataclasses.dataclass(frozen=True)
 class AsLong:
-    """Parameters of a training on labels that takes as many steps as the student's.
+    """Parameters of training on labels for as many steps as the student is trained.
 
     Attributes:
-      how: it is trained, but for the number of steps.
-      targets: of the student.
-      epochs, batch_rows, row_tokens: of the student's training.
-      more: steps that the student is trained for after it.
+      how: the training settings, except for the number of steps.
+      targets: the student's targets, from which the number of steps is computed.
+      epochs, batch_rows, row_tokens: settings of the student's training.
+      more: steps of the student's later trainings, which are added.
     """
 
     how: TrainSpec
@@ -156,8 +156,8 @@ def teach_labels(
 ) -> None:
     """Trains the student on the gold answers of the whole pool: fine-tuning, a baseline.
 
-    The rationales (`judged`) and the teacher's answers say nothing but how many steps the student
-    takes to learn them.
+    The rationales (`judged`) and the teacher's answers (`annotated`) only determine the number of
+    steps: as many as a student takes to learn them.
     """
     sequences = reading.labelled(pool, pool.digest)
     if isinstance(params, AsLong):
@@ -172,7 +172,7 @@ def teach_labels(
 
 
 def student_on_labels_stage(config: RunConfig) -> Stage:
-    """Returns the training on labels as the run's own student."""
+    """Returns the stage that trains the run's own student on labels."""
     params = _on_labels(config)
     if not (params.train.epochs or params.train.steps):
         own = config.student_training
@@ -184,11 +184,11 @@ def student_on_labels_stage(config: RunConfig) -> Stage:
 
 
 def labels_stage(config: RunConfig, compared: Stage, then: Sequence[Stage] = ()) -> Stage:
-    """Returns the training on labels for comparison with a student, in as many steps by default.
+    """Returns the training on labels to compare a student with; by default for as many steps.
 
     Args:
       compared: the student's training on rationales.
-      then: its trainings after that, each for a given number of steps.
+      then: the student's later trainings, each with a fixed number of steps.
     """
     more = sum(stage.params.how.train.steps for stage in then)
     params = _on_labels(config)
@@ -199,7 +199,7 @@ def labels_stage(config: RunConfig, compared: Stage, then: Sequence[Stage] = ())
         train = dataclasses.replace(params.train, steps=steps + more)
         fixed = dataclasses.replace(params, train=train)
         return Stage(LABELS, teach_labels, fixed, reads, workload)
-    # How many steps the student takes depends on the rationales that are kept.
+    # The student's number of steps depends on the rationales that are kept.
     for name in {"judged", "annotated"} & compared.reads.keys():
         reads[name] = compared.reads[name]
     workload = dataclasses.replace(workload, as_long_as=(compared, *then))
@@ -210,7 +210,11 @@ def labels_stage(config: RunConfig, compared: Stage, then: Sequence[Stage] = ())
 
 
 def _on_labels(config: RunConfig) -> TrainSpec:
-    """Returns how labels are learned: as the student's training says where nothing else is set."""
+    """Returns the parameters of training on labels.
+
+    Unless the config sets their epochs or steps, fields left at their defaults are taken from the
+    student's training.
+    """
     chosen = config.labels_training
     if not (chosen.epochs or chosen.steps):
         default = TrainConfig()
@@ -225,9 +229,9 @@ def _on_labels(config: RunConfig) -> TrainSpec:
 
 
 def labels_stages(config: RunConfig) -> list[Stage]:
-    """Fine-tuning on labels: the student learns the gold answers of the whole pool.
+    """Returns the stages of fine-tuning: the student learns the gold answers of the whole pool.
 
-    There is neither a teacher nor an assistant.
+    It learns from neither a teacher nor an assistant.
     """
     return [
         *held_out.stages(config),
@@ -238,7 +242,7 @@ def labels_stages(config: RunConfig) -> list[Stage]:
 
 
 def _check_labels(config: RunConfig) -> None:
-    """Raises a `UserError` for a form with rationales, or unknown labels."""
+    """Raises a `UserError` if the form is not `chain`, or the pool is unlabelled."""
     require(
         config.form == "chain",
         f"form={config.form}: method=labels has no rationale; leave it at chain",

@@ -19,7 +19,7 @@ from bridge_jax.text.prompts import Mode
 
 
 def stages(config: RunConfig) -> list[Stage]:
-    """Returns the steps of the paper, in order."""
+    """Returns the stages of a run, in the order of the paper's steps."""
     modes = _modes(config)
     annotated = {"annotated": ANNOTATIONS.name}
     by = rounds.last(config)
@@ -30,7 +30,7 @@ def stages(config: RunConfig) -> list[Stage]:
         *held_out.stages(config),
         *selection_parts.stages(config),
         rationales.assistant_stage(config, modes),
-        # The student's samples may filter the assistant's rationales, in rounds too.
+        # The filter may compare rationales with the student's samples, in rounds too.
         *tutoring.instruction_stages(config),
         *rationales.sample_stages(config, tutoring.instruction_reads(config)),
         *rounds.stages(config, modes),
@@ -52,9 +52,9 @@ def _compares_labels(config: RunConfig) -> bool:
 
 
 def _modes(config: RunConfig) -> tuple[Mode, ...]:
-    """Returns the modes the assistant is trained in; in the last one it writes for the pool.
+    """Returns the modes in which the assistant is trained; it writes for the pool in the last one.
 
-    Where the pool has labels, it explains them (`rationales.show_gold`).
+    If the pool is labelled and `rationales.show_gold` is set, it explains the gold answers.
     """
     shows_gold = config.data.labelled and config.rationales.show_gold
     return ("reason", "explain") if shows_gold else ("reason",)

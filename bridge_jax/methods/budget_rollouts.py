@@ -1,11 +1,11 @@
-"""Feeds reinforcement learning with the model's own replies at budgets, in groups.
+"""Feeds reinforcement learning with the model's own replies at stated budgets, in groups.
 
-A group is the replies to one question at one budget. Groups whose replies all get the same reward
-teach nothing, and other questions are asked instead.
+A group holds the replies to one question at one budget. If all of them get the same reward, nothing
+can be learned from the group, and another question is asked instead.
 
-A reward combines accuracy and fidelity to the budget. The paper (BARD, 2511.01470) multiplies the
-two. The form of the fidelity is our choice: 1 from half the budget to all of it, falling to 0 at a
-quarter above, and to 0.7 for a reply without thinking.
+The reward combines accuracy with fidelity to the budget. The paper (BARD, 2511.01470) multiplies
+the two. The shape of the fidelity is our choice: 1 between half the budget and all of it, falling
+to 0 at a quarter above the budget, and to 0.7 for a reply without thinking.
 """
 
 import collections
@@ -36,20 +36,20 @@ from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.thinking import Form, Thinking
 from bridge_jax.training.objectives.policy import PolicyTargets, reference_logprobs
 
-_ABOVE = 0.25  # Share of the budget above it at which nothing is left.
-_BELOW = 0.3  # Lost by a reply without thinking.
+_ABOVE = 0.25  # Overrun, as a share of the budget, at which the fidelity is 0.
+_BELOW = 0.3  # Fidelity that a reply without thinking loses.
 
 _log = logging.getLogger(__name__)
 
 
 class Rollout(TypedDict):
-    """Holds a reply that was learned from.
+    """A reply that the model has learned from.
 
     Attributes:
-      step: of the training, from 0.
-      budget: tokens.
-      thinking: tokens of the thinking.
-      reward, advantage: of the reply, and above the mean of its group.
+      step: training step, from 0.
+      budget: in tokens.
+      thinking: number of thinking tokens.
+      reward, advantage: the reward, and the reward minus the mean of the group.
     """
 
     step: int
@@ -66,14 +66,14 @@ class Rollout(TypedDict):
 
 @dataclasses.dataclass(frozen=True)
 class Reinforcing:
-    """Parameters of the training.
+    """Parameters of the reinforcement learning.
 
     Attributes:
       how: the training settings and the objective.
-      replies: how they are sampled and rewarded; its `levels` are those that are asked.
-      form: of the replies.
-      answer_tokens: reserved for the answer.
-      generation: how the model writes.
+      replies: how replies are sampled and rewarded; its `levels` are the budgets to train at.
+      form: how replies are divided into thinking and answer.
+      answer_tokens: tokens reserved for the answer.
+      generation: the settings of generation.
     """
 
     how: TrainSpec
@@ -87,9 +87,9 @@ def fidelity(thinking: int, budget: int, floor: bool = True) -> float:
     """Returns how well `thinking` tokens keep to a budget, in [0, 1].
 
     Args:
-      thinking: tokens.
-      budget: tokens, at least 1.
-      floor: whether less than half of the budget costs something too.
+      thinking: number of thinking tokens.
+      budget: in tokens, at least 1.
+      floor: whether using less than half of the budget also lowers the result.
     """
     above = max(0, thinking - budget) / (_ABOVE * budget)
     below = max(0.0, 0.5 * budget - thinking) / (0.5 * budget) if floor else 0.0
@@ -100,12 +100,12 @@ def reward(kind: Reward, right: bool, ended: bool, thinking: int, budget: int) -
     """Returns the reward of a reply, in [0, 1].
 
     Args:
-      kind: `multiplied`, accuracy times fidelity; `ceiling`, the same without a cost of brevity;
-        `added`, the mean of both, which also pays for a wrong reply that keeps to the budget.
-      right: whether its answer is the gold one; a reply without an answer is not.
-      ended: whether the model ended it itself; otherwise it gets nothing.
-      thinking: tokens.
-      budget: tokens.
+      kind: `multiplied`, accuracy times fidelity; `ceiling`, the same, but short thinking costs
+        nothing; `added`, the mean of both, which also rewards a wrong reply within the budget.
+      right: whether the answer is right; a reply without an answer is not.
+      ended: whether the model ended the reply itself; otherwise the reward is 0.
+      thinking: number of thinking tokens.
+      budget: in tokens.
     """
     if not ended:
         return 0.0
@@ -114,20 +114,20 @@ def reward(kind: Reward, right: bool, ended: bool, thinking: int, budget: int) -
 
 
 def advantages(rewards: Sequence[float]) -> list[float]:
-    """Returns each reward of a group less their mean, not divided by their deviation.
+    """Returns each reward of a group minus their mean, not divided by their standard deviation.
 
-    Dividing weighs questions by how unlikely their rarer outcome is (Dr. GRPO, 2503.20783).
+    Dividing would weight questions by how unlikely their rarer outcome is (Dr. GRPO, 2503.20783).
     """
     mean = sum(rewards) / len(rewards)
     return [reward - mean for reward in rewards]
 
 
 def teaches(kind: Reward, rewards: Sequence[float], right: Sequence[bool]) -> bool:
-    """Returns whether a group has a signal: its rewards differ.
+    """Returns whether a group has a learning signal: its rewards differ.
 
-    Where accuracy and fidelity are added, groups whose replies are all right or all wrong are left
-    out too: all-wrong ones differ in length alone, and would teach short wrong answers (the other
-    rewards are 0 there), so that the comparison would be confounded.
+    With `added`, groups whose replies are all right or all wrong are left out too. All-wrong ones
+    differ only in length and would teach short wrong answers; the other kinds of reward are 0 for
+    them, so a comparison of the kinds would be confounded.
     """
     if kind == "added" and len(set(right)) == 1:
         return False
@@ -135,7 +135,7 @@ def teaches(kind: Reward, rewards: Sequence[float], right: Sequence[bool]) -> bo
 
 
 class Group(NamedTuple):
-    """Holds the replies to one question at one budget."""
+    """The replies to one question at one budget."""
 
     example: Example
     prompt: list[int]
@@ -148,7 +148,7 @@ class Group(NamedTuple):
 class Rollouts:
     """Feeds a training with the model's own replies, in groups (`methods.rollouts`).
 
-    Groups are numbered. The position is that of the groups that were learned from or left out.
+    Groups are numbered. The position counts all groups so far, learned from or left out.
     """
 
     def __init__(
@@ -162,9 +162,9 @@ class Rollouts:
         out: Folder | None = None,
         reference: Model | None = None,
     ):
-        """Takes the questions, the model's tokenizer and prompts, and the engine that writes.
+        """Takes the questions, the model, the rendering of its prompts, and its engine.
 
-        Replies are written to `out`, if there is one. The KL is that to `reference`.
+        Replies are written to `out`, if given. The KL is measured to `reference`, if given.
         """
         self._params, self._pool, self._model, self._reading = params, pool, model, reading
         self._thinking, self._engine, self._record = thinking, engine, Record(out)
@@ -172,15 +172,15 @@ class Rollouts:
         self._group = self._step = 0
 
     def get_state(self) -> Any:
-        """Returns the numbers of groups and steps so far."""
+        """Returns the number of groups and of steps so far."""
         return {"group": self._group, "step": self._step}
 
     def set_state(self, state: Any) -> None:
-        """Goes to a position."""
+        """Moves to a position that `get_state` has returned."""
         self._group, self._step = state["group"], state["step"]
 
     def next_batch(self, params: Any) -> tuple[Any, Mapping[str, float]]:
-        """Returns rows of replies by the model with these parameters, and their figures."""
+        """Returns packed rows of replies sampled with `params`, and the figures to log."""
         self._engine.update(params)
         how = self._params.replies
         kept: list[Group] = []
@@ -205,7 +205,7 @@ class Rollouts:
         return self._compared(self._rows(sequences)), self._figures(asked, kept)
 
     def _ask(self, count: int) -> list[Group]:
-        """Returns the next groups."""
+        """Returns the next `count` groups, sampled and rewarded."""
         how, seed = self._params.replies, self._params.how.seed
         levels = how.levels
         chosen, requests = [], []
@@ -226,7 +226,7 @@ class Rollouts:
             budgets.read(self._model.tokenizer, self._thinking, each.ids, example)
             for each, example in zip(written, examples)
         ]
-        # Comparing mathematics has a limit of time, which hosts could meet differently.
+        # Comparing mathematics has a time limit, so the results of hosts could differ.
         right = hosts.agree(
             [is_correct(reply.answer, example) for reply, example in zip(replies, examples)]
         )
@@ -251,7 +251,7 @@ class Rollouts:
         return Group(example, prompt, written, replies, right, found)
 
     def _sequences(self, group: Group) -> list[prompts.TrainingSequence]:
-        """Returns the training sequences of a group."""
+        """Returns the training sequences of a group, one for each reply."""
         found = []
         for each, gain in zip(group.written, advantages(group.rewards)):
             ids = rollouts.drawn_tokens(each)
@@ -262,7 +262,7 @@ class Rollouts:
         return found
 
     def _rows(self, sequences: list[prompts.TrainingSequence]) -> packing.Rows:
-        """Returns packed rows; without sequences, a batch without a token to learn from."""
+        """Returns packed rows; without sequences, a batch that has no token to learn from."""
         pad_id = self._model.tokenizer.pad_id
         none = prompts.TrainingSequence(
             [pad_id], [pad_id], [], PolicyTargets(*np.zeros((4, 1), np.float32))
@@ -270,7 +270,7 @@ class Rollouts:
         return rollouts.packed_rows(self._params.how, sequences or [none], pad_id)
 
     def _compared(self, found: packing.Rows) -> packing.Rows:
-        """Returns the rows with the log-probabilities of the reference, if there is one."""
+        """Returns the rows with the log-probabilities of the reference model, if there is one."""
         if not self._reference:
             return found
         config, params, mesh = self._reference.config, self._reference.params, self._model.mesh
@@ -281,7 +281,7 @@ class Rollouts:
         return found._replace(extra_targets=found.extra_targets._replace(reference=told))
 
     def _figures(self, asked: Sequence[Group], kept: Sequence[Group]) -> dict[str, float]:
-        """Returns what is logged of a step: of all groups that were asked."""
+        """Returns the figures to log for a step, over all groups that were asked."""
         by_level: dict[int, list[int]] = collections.defaultdict(list)
         for group in asked:
             by_level[group.example.budget] += [reply.thinking for reply in group.replies]
@@ -309,7 +309,7 @@ class Rollouts:
 
 
 def _told(group: Group) -> list[dict[str, Any]]:
-    """Returns the rows of a group's replies, without their step."""
+    """Returns a row for each reply of a group, without the step."""
     gains = advantages(group.rewards)
     return [
         {
@@ -328,6 +328,9 @@ def _told(group: Group) -> list[dict[str, Any]]:
 
 
 def longest(budget: int, thinking: Thinking, answer_tokens: int) -> int:
-    """Returns the most tokens of a reply: beyond a quarter above the budget there is no reward."""
+    """Returns the token limit of a reply: thinking may exceed its budget by a quarter.
+
+    Beyond that its fidelity is 0.
+    """
     around = len(thinking.opening) + len(thinking.closing) + len(thinking.answering) + 1
     return budget + budget // 4 + around + answer_tokens

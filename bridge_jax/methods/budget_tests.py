@@ -1,4 +1,4 @@
-"""Tests a student at stated budgets, and compares ways to keep them (`generation.budgets`)."""
+"""Tests a student at stated budgets, and compares ways to keep to them (`generation.budgets`)."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,13 +23,13 @@ TESTED = "replies.jsonl"
 
 
 class Tested(TypedDict):
-    """Holds a reply to a test question at a budget.
+    """A reply to a test question at a budget.
 
     Attributes:
-      repeat: its number, where each question has several, of which the mean counts.
-      sample: its number, where the commonest of several counts.
-      thinking: the number of its thinking tokens.
-      tokens: the number of tokens that were decoded for it.
+      repeat: index of the reply among those to the same question whose accuracy is averaged.
+      sample: index of the reply among samples whose commonest answer counts.
+      thinking: number of thinking tokens, including those given in the prompt.
+      tokens: number of tokens decoded for the reply.
     """
 
     id: str
@@ -45,7 +45,7 @@ class Tested(TypedDict):
     tokens: int
 
 
-# What each control is called in reports; "before" is the student before it learned budgets.
+# The name of each control in reports; "before" is the student before it learned budgets.
 TITLES: dict[str, str] = {
     "stated": "Trained, told the budget",
     "reinforced": "After reinforcement learning, told the budget",
@@ -65,8 +65,8 @@ OF_CONTROL: dict[str, Artifact] = {
     )
     for control, title in TITLES.items()
 }
-_UNCUT = ("stated", "reinforced")  # Kept by the student itself.
-_TRAINED = (*_UNCUT, "capped")  # Others are of the student before.
+_UNCUT = ("stated", "reinforced")  # The student keeps to the budget by itself.
+_TRAINED = (*_UNCUT, "capped")  # The others test the student before.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,16 +75,16 @@ class BudgetTesting:
 
     Attributes:
       control: how budgets are kept: one of `ThinkingConfig.controls`, or `reinforced`.
-      levels: budgets, tokens.
-      form: of the replies.
-      generation: how the model writes; where nothing cuts a reply off, it has `max_new_tokens` at
-        most, or its budget and an answer, if that is more.
-      seed: of sampling.
-      answer_tokens: reserved for the answer.
+      levels: the budgets, in tokens.
+      form: how replies are divided into thinking and answer.
+      generation: the settings of generation; a reply that is not cut off at its budget is limited
+        to `max_new_tokens`, or to its budget and an answer if that is more.
+      seed: seeds the sampling.
+      answer_tokens: tokens reserved for the answer.
       closing: the text that ends thinking that is cut off.
-      words: the text that extends the thinking, or that begins it.
-      times: the number of extensions, or of samples.
-      repeats: the number of replies to each question, or of votes, whose mean counts.
+      words: the text that extends the thinking (`forced`) or begins it (`triggered`).
+      times: the most extensions (`forced`), or the number of samples (`sampled`).
+      repeats: the number of replies to each question (or of votes) whose accuracy is averaged.
     """
 
     control: str
@@ -100,13 +100,13 @@ class BudgetTesting:
 
 
 class Asked(NamedTuple):
-    """Holds a request of a test.
+    """A request of a test.
 
     Attributes:
       example: the question, with its budget.
-      repeat, sample: of `Tested`.
-      begun: the tokens of thinking that come with the prompt.
-      request: to the engine.
+      repeat, sample: as in `Tested`.
+      begun: number of thinking tokens given in the prompt.
+      request: the request to the engine.
     """
 
     example: Example
@@ -128,13 +128,13 @@ def run_test(
     """Writes the model's replies to the test questions at each budget.
 
     Args:
-      params: the control, the budgets and how the model writes.
+      params: the control, the budgets and the settings of generation.
       out: the folder of the stage.
       test: the questions.
       model: the student.
       reading: renders its prompts.
-      made: the stage that trained it; None is its checkpoint.
-      bought: the teacher's answers to questions without a gold one.
+      made: the folder of the stage that trained it; None uses its checkpoint.
+      bought: the folder of the teacher's answers to questions without a gold answer.
 
     Raises:
       UserError: a prompt and its reply exceed the model's context, or the engine cannot force so
@@ -183,11 +183,11 @@ def requests(
             told = level if control in _TRAINED else 0
             prompt = reading.prompt(dataclasses.replace(example, budget=told), "reason")
             if control in _UNCUT:
-                # Nothing cuts it off at its budget, which it may exceed.
+                # Nothing cuts the reply off at its budget, so it may exceed it.
                 enough = level + around + params.answer_tokens
                 request = Request(prompt, max(params.generation.max_new_tokens, enough))
             elif leading:
-                # The prompt opens the thinking, and begins it.
+                # The prompt contains the opening and the first words of the thinking.
                 begun = thinking._replace(opening=())
                 cap = Cap(level - len(leading), begun, params.answer_tokens, closing)
                 request = budgets.capped([*prompt, *thinking.opening, *leading], cap)
@@ -208,10 +208,10 @@ def written(
     waiting: Sequence[int],
     thinking: Thinking,
 ) -> list[tuple[list[int], int]]:
-    """Returns the ids of each reply, and how many tokens were decoded for it.
+    """Returns the ids of each reply, and the number of tokens decoded for it.
 
-    Where budgets are forced, each round extends the replies that have ended too early. The rows of
-    each are kept, so that an interrupted test resumes.
+    With `forced`, each further round extends the replies whose thinking ended too early. The rows
+    of every round are kept, so that an interrupted test resumes.
     """
 
     def to_row(_: Example, completion: Completion) -> dict[str, Any]:
@@ -224,7 +224,7 @@ def written(
     for number in range(rounds):
         file, name = f"round_{number}.jsonl", f"test: {params.control}"
         order = sorted(current)
-        # Random numbers of a reply depend on no other.
+        # The random numbers of a reply depend on no other reply.
         prompts = [current[n]._replace(stream=n) for n in order]
         examples = [asked[n].example for n in order]
         found = write_completions(out, file, name, engine, examples, prompts, to_row)
@@ -245,12 +245,12 @@ def written(
 
 
 def stage(config: RunConfig, control: str, trained_by: str, before: Mapping[str, str]) -> Stage:
-    """Returns the test of a control at every budget.
+    """Returns the stage that tests a control at every budget.
 
     Args:
       control: how budgets are kept.
-      trained_by: the stage that trains at budgets.
-      before: argument -> stage, of the student before.
+      trained_by: the name of the stage that trains at budgets.
+      before: argument -> stage of the student before; {} is its checkpoint.
     """
     how = config.thinking
     trained = control in _TRAINED
@@ -265,7 +265,7 @@ def stage(config: RunConfig, control: str, trained_by: str, before: Mapping[str,
     params = BudgetTesting(
         control=control,
         levels=how.levels,
-        # A student that one of our methods trained writes plain replies.
+        # A student trained before by another method writes plain replies.
         form=how.form if trained or not how.after else "plain",
         generation=generation,
         seed=config.seed,

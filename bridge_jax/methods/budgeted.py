@@ -1,9 +1,9 @@
-"""BARD (2511.01470), its first phase: a student learns to think for at most so many tokens.
+"""The first phase of BARD (2511.01470): a student learns to think within a budget of tokens.
 
-Long reasoning, of the teacher or of an assistant that it taught, is rewritten to several budgets,
-and checked. The student learns the *same question at several budgets*, each stated in its prompt,
-so that it ties the number to the length. What it can do is compared with ways to keep a budget
-that need no training (`generation.budgets`).
+Long reasoning, by the teacher or by an assistant, is rewritten to several budgets and checked. The
+student learns the *same question at several budgets*, each stated in the prompt, so that it
+associates the number with the length. The result is compared with ways to keep to a budget that
+need no training (`generation.budgets`).
 """
 
 import dataclasses
@@ -63,9 +63,9 @@ class Training:
 
     Attributes:
       how: the training settings.
-      targets: those of the student before: the long reasoning.
-      unstated: whether the long reasoning is taught too, without a budget.
-      form: how replies are divided.
+      targets: the targets of the student before, which contain the long reasoning.
+      unstated: whether the long reasoning is taught too, with no budget in the prompt.
+      form: how replies are divided into thinking and answer.
     """
 
     how: TrainSpec
@@ -86,11 +86,11 @@ def teach(
     judged: Folder | None = None,
     dev: Examples | None = None,
 ) -> None:
-    """Trains the student on reasoning at each budget, stated in the prompt.
+    """Trains the student on reasoning at each budget, which the prompt states.
 
     Raises:
       UserError: no reasoning was kept, the tokenizer has no tokens for the tags, or a text has a
-        token that the model lacks.
+        token outside the model's embedding table.
     """
     kept = [row for row in chains.rows(CHAINS) if row["kept"]]
     if not kept:
@@ -130,7 +130,7 @@ def sequences(
 
 
 def stages(config: RunConfig) -> list[Stage]:
-    """Returns the steps: the student before, reasoning at budgets, training, tests."""
+    """Returns all stages: those up to the student before, shortening, training, and tests."""
     how = config.thinking
     plan, reads = _before(config)
     targets = SFTTargets.of(config) if how.after in ("bridge", "self") else _of_teacher(config)
@@ -163,7 +163,7 @@ def _of_teacher(config: RunConfig) -> SFTTargets:
 
 
 def _before(config: RunConfig) -> tuple[list[Stage], dict[str, str]]:
-    """Returns the stages up to the student before, and what its long reasoning is read from."""
+    """Returns the stages up to the student before, and argument -> stage of the long reasoning."""
     after = config.thinking.after
     if after:
         earlier = BEFORE[after].stages(config)
@@ -179,20 +179,20 @@ def _before(config: RunConfig) -> tuple[list[Stage], dict[str, str]]:
 
 
 def _student_before(config: RunConfig) -> dict[str, str]:
-    """Returns argument -> stage that trained the student before; {} is its checkpoint."""
+    """Returns argument -> stage that trained the student before; {} stands for its checkpoint."""
     if config.thinking.after:
         return {"made": tutoring.STUDENT.name}
     return {"made": tutoring.INSTRUCT.name} if config.instruct.examples else {}
 
 
 def check(config: RunConfig, inputs: Inputs) -> None:
-    """Checks prompts, tokenizer and the size of the pool, before anything is trained or paid.
+    """Checks prompts, tokenizer and the size of the pool, before anything is trained or paid for.
 
     Raises:
       UserError: a prompt that states the largest budget exceeds max_prompt_tokens or, with its
         reply, the model's context; the tokenizer lacks the tokens of `thinking.form`, or the chat
-        template writes them; `thinking.closing` or `thinking.leading` is too long; or the budget
-        does not pay for the pool.
+        template already writes them; `thinking.closing` or `thinking.leading` is too long; or
+        `budget.queries` does not pay for the shortening.
     """
     _check_queries(config, len(inputs.pool))
     reading, how = inputs.rendering("student"), config.thinking
@@ -227,7 +227,7 @@ def check(config: RunConfig, inputs: Inputs) -> None:
 
 
 def _check(config: RunConfig) -> None:
-    """Raises a `UserError` for settings that cannot work, before anything is trained or paid."""
+    """Raises a `UserError` for settings that cannot work, before training or paying."""
     how, teacher = config.thinking, config.teacher
     require(bool(how.levels), "thinking.levels is empty: name a budget, in tokens")
     require(
@@ -263,7 +263,7 @@ def _check(config: RunConfig) -> None:
     )
     if how.after in BEFORE:
         BEFORE[how.after].check(config)
-    # Longer texts are left out.
+    # Texts that are too long for a row are left out later.
     least, _ = shortening.limits(how.levels[-1], how.least, how.most)
     needed = config.max_prompt_tokens + least + how.answer_tokens
     require(
@@ -298,7 +298,7 @@ def _check(config: RunConfig) -> None:
 
 
 def _check_queries(config: RunConfig, pool: int) -> None:
-    """Raises a `UserError` if the budget does not pay for shortening texts of so many questions."""
+    """Raises a `UserError` if `budget.queries` does not pay for shortening, given the pool size."""
     how, asked = config.thinking, selected_count(config)
     if how.shortened_by != "teacher":
         return

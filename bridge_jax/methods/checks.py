@@ -36,7 +36,7 @@ from bridge_jax.pipeline.stages import Stage
 
 
 def trainings(stages: Sequence[Stage]) -> Iterator[tuple[Stage, TrainSpec]]:
-    """Yields the stages that train, each with how it trains."""
+    """Yields the training stages, each with its `TrainSpec`."""
     for stage in stages:
         if stage.artifact.work == "train":
             yield stage, stage.params if isinstance(stage.params, TrainSpec) else stage.params.how
@@ -48,10 +48,12 @@ def meshes_of(stages: Sequence[Stage], inputs: Inputs) -> dict[Role, Meshes]:
 
 
 def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
-    """Returns `config` after the checks that need no data; `has_data=False` if there is none.
+    """Returns `config` after the checks that need no data.
+
+    `has_data=False` allows an empty `data.path`.
 
     Raises:
-      UserError: a field has a value that it does not take (`config.fields`), or two do not fit.
+      UserError: a field has an invalid value (`config.fields`), or fields contradict each other.
     """
     require(
         isinstance(config, RunConfig),
@@ -149,7 +151,10 @@ def _faults_of_teacher(config: RunConfig, stages: Sequence[Stage]) -> Iterator[s
 
 
 def _faults_of_prices(teacher: TeacherConfig) -> Iterator[str]:
-    """Finds an API that would cost nothing by mistake: no cap in dollars would ever stop it."""
+    """Yields contradictions between `teacher.free` and the prices.
+
+    If an API seemed free by mistake, no cap in dollars would ever stop it.
+    """
     prices = ["usd_per_million_input", "usd_per_million_output"]
     paid = [name for name in prices if getattr(teacher, name) > 0]
     unpaid = [name for name in prices if name not in paid]
@@ -171,10 +176,10 @@ def _faults_of_models(config: RunConfig, stages: Sequence[Stage]) -> Iterator[st
     for stage, spec in trainings(stages):
         workload, tokens = stage.workload, spec.train.row_tokens
         is_short = not workload or workload.of == "instructions" or workload.text == "answer"
-        # A stage whose replies have lengths of their own checks them itself.
+        # A stage that sets its own reply length checks it itself.
         if workload and workload.replies:
             is_short = workload.replies.generation != config.generation
-        if not is_short and longest > tokens:  # Found here, not after the teacher has been paid.
+        if not is_short and longest > tokens:  # Found now, not after the teacher was paid.
             yield (
                 f"{spec.setting}.row_tokens={tokens} is too short for a prompt of "
                 f"max_prompt_tokens={config.max_prompt_tokens} and a rationale of "
@@ -209,7 +214,7 @@ def _faults_of_models(config: RunConfig, stages: Sequence[Stage]) -> Iterator[st
             yield f"{role}.lora.targets is empty: name a projection"
     for stage, spec in trainings(stages):
         train, setting = spec.train, spec.setting
-        if stage.workload and stage.workload.as_long_as:  # The other training says how long.
+        if stage.workload and stage.workload.as_long_as:  # Another training determines how long.
             train = dataclasses.replace(train, epochs=1)
         yield from faults_of_training(train, setting + ".")
         if train.dev_every and "dev" not in stage.reads:
@@ -270,11 +275,11 @@ def _faults_of_rationales(config: RunConfig, stages: Sequence[Stage]) -> Iterato
 
 
 def faults_of_training(train: TrainConfig, prefix: str = "") -> Iterator[str]:
-    """Finds settings of a training that contradict each other.
+    """Yields faults in the settings of a training, such as contradictions.
 
     Args:
       train: the settings.
-      prefix: what stands before a field's name in a message.
+      prefix: the prefix of field names in messages.
     """
     if not (train.epochs or train.steps):
         yield f"{prefix}epochs=0 and {prefix}steps=0: nothing would be trained; set one of them"
@@ -288,9 +293,9 @@ def faults_of_training(train: TrainConfig, prefix: str = "") -> Iterator[str]:
 
 
 def _faults_of_unlabelled(config: RunConfig, stages: Sequence[Stage]) -> Iterator[str]:
-    """Finds what would read a gold answer of the pool after the warm-up.
+    """Yields the settings that would read gold answers of the pool after the warm-up.
 
-    All of it is in one message: who has no labels has to change several settings.
+    They go into one message, because a user without labels has to change several settings.
     """
     how = config.rationales
     if how.filter == "gold" and RATIONALES.name in {stage.name for stage in stages}:

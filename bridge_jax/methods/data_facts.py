@@ -1,4 +1,4 @@
-"""Counts what a run reads of its data, and what is left out or cut, for the report."""
+"""Counts the data that a run uses, leaves out and cuts, for the report."""
 
 from collections.abc import Sequence
 from typing import TypedDict
@@ -15,18 +15,19 @@ FILE = "data.json"  # in the workdir
 
 
 class DataFacts(TypedDict):
-    """The data of a run.
+    """Facts about the data of a run.
 
     Attributes:
-      sha256: the hash of all splits, as models read them.
-      splits: name -> `used` examples, and how many are `there`.
-      rows: of the source, good and bad; 0 where it has none (practice tasks).
-      bad: fault -> rows that were skipped for it.
-      replaced: rows in which U+FFFD stands for what is no character.
-      cut: role -> its prompts of the splits it reads that were `cut`, `of` how many.
-      instructions_left_out: longer than a row, or bad.
-      commonest: the commonest gold answer of the pool, how often it is there, and of how many that
-        have one; None if none has.
+      sha256: the hash of all splits, including the recorded rationales.
+      splits: name -> the number of examples `used`, and the number available (`there`).
+      rows: rows of the source, good and bad; 0 for practice tasks, which have none.
+      bad: fault -> the number of rows that were skipped because of it.
+      replaced: the number of rows in which U+FFFD replaces an invalid character.
+      cut: role -> how many of its prompts, on all splits that the run reads, were `cut`, `of` how
+        many.
+      instructions_left_out: the number of instructions that were longer than a row, or bad.
+      commonest: the commonest gold answer of the pool, its count, and the number of examples with a
+        gold answer; None if there are none.
     """
 
     sha256: str
@@ -40,7 +41,7 @@ class DataFacts(TypedDict):
 
 
 def of(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> DataFacts:
-    """Returns the facts of a run's data, after its checks."""
+    """Returns the facts about a run's data, which has been checked before."""
     splits = inputs.splits
     sizes = {name: len(getattr(splits, name)) for name in ("pool", "dev", "test")}
     known = [example.answer for example in splits.pool if example.answer]
@@ -65,7 +66,7 @@ def of(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> DataFacts:
 
 
 def cut_prompts(stages: Sequence[Stage], inputs: Inputs) -> dict[Role, tuple[int, int]]:
-    """Returns for each role how many questions are cut to fit its prompts, and of how many."""
+    """Returns role -> (number of questions cut to fit its prompts, number of all questions)."""
     read = {name for stage in stages for name in stage.reads.values()}
     splits = {POOL: inputs.pool, DEV: inputs.dev, TEST: inputs.test}
     asked = [splits[name] for name in splits if name in read]

@@ -26,9 +26,9 @@ class Prediction(TypedDict):
     """A model's answer to one test question.
 
     Attributes:
-      confidence: in the answer (`evaluation.confidence`); None if it is not known, and left out in
-        tests of earlier versions.
-      score: the ROUGE-L of a free text.
+      confidence: confidence in the answer (`evaluation.confidence`); None if it is not known, and
+        absent from the tests of earlier versions.
+      score: the ROUGE-L of a free-text answer; absent for other kinds.
     """
 
     id: str
@@ -44,14 +44,14 @@ class Prediction(TypedDict):
 
 
 def measured(name: str, role: Role, title: str, note: str, is_before: bool = False) -> Artifact:
-    """Returns the row of a model's test."""
+    """Returns the artifact of a model's test."""
     return Artifact(
         f"evaluation/{name}",
         f"Testing: {title.lower()}",
         "evaluate",
         role,
         (rows(FILE, Prediction),),
-        version=3,  # each row has random numbers of its own and a confidence, rows are in order
+        version=3,  # each row has its own random stream and a confidence, and rows are in order
         measured=MeasuredModel(name, title, note, is_before),
     )
 
@@ -92,10 +92,10 @@ class Testing:
     """Parameters of a test.
 
     Attributes:
-      generation: how the model writes.
-      mode: the prompt with which it is asked.
-      seed: of sampling.
-      most: questions at most; 0 is all.
+      generation: the settings of generation.
+      mode: the mode of the prompts.
+      seed: seeds the sampling.
+      most: the maximum number of questions; 0 is all.
     """
 
     generation: GenerationConfig
@@ -115,7 +115,7 @@ def evaluate(
 ) -> None:
     """Writes the model's completions of the test questions, parsed and compared with gold.
 
-    Questions that have no gold answer, or no bought one, are left out. They may be of dev.
+    Questions with neither a gold nor a bought answer are left out. `test` may be the dev split.
     """
     measured_on = held_out.with_answers(test, bought)
     measured_on = measured_on[: params.most or None]
@@ -150,12 +150,12 @@ def evaluate(
 def test_stage(
     config: RunConfig, artifact: Artifact, made: Artifact | None, mode: Mode = "reason"
 ) -> Stage:
-    """Returns the test of a model.
+    """Returns the stage that tests a model.
 
     Args:
-      artifact: the test's row.
+      artifact: the artifact of the test.
       made: the stage that trained the model; None is the checkpoint.
-      mode: the prompt with which it is asked.
+      mode: the mode of the prompts.
     """
     role = artifact.role
     assert role
@@ -169,11 +169,11 @@ def test_stage(
 
 
 def student_test_stages(config: RunConfig, mode: Mode, others: Sequence[Stage] = ()) -> list[Stage]:
-    """Returns the tests of the student: as trained, and before where the config asks for it.
+    """Returns the tests of the student: as trained and, if the config asks for it, before.
 
     Args:
-      mode: how all are asked.
-      others: the tests of other students, before that of the trained one.
+      mode: the mode of all prompts.
+      others: the tests of other students, which precede that of the trained one.
     """
     tests = []
     if config.evaluation.student_before:
@@ -184,11 +184,11 @@ def student_test_stages(config: RunConfig, mode: Mode, others: Sequence[Stage] =
 
 
 def trained_test_stages(config: RunConfig, made: Artifact, mode: Mode) -> list[Stage]:
-    """Returns the test of the trained student, and its answers to dev where they are asked for.
+    """Returns the test of the trained student and, if the config asks for it, its answers to dev.
 
     Args:
       made: the stage that trained it last.
-      mode: the prompt with which it is asked.
+      mode: the mode of the prompts.
     """
     test = test_stage(config, STUDENT, made, mode)
     if not config.evaluation.student_dev:
@@ -200,7 +200,7 @@ def trained_test_stages(config: RunConfig, made: Artifact, mode: Mode) -> list[S
 
 
 def _check_dev(config: RunConfig, given: Inputs) -> None:
-    """Raises a `UserError` unless there are dev questions with answers, or bought ones."""
+    """Raises a `UserError` unless dev questions have gold answers, or answers are bought."""
     dev = given.dev
     require(
         bool(config.evaluation.teacher_dev) or any(example.answer is not None for example in dev),

@@ -1,7 +1,8 @@
-"""Filters the assistant's rationales, and builds what the student learns from those that are kept.
+"""Filters the assistant's rationales, and builds the student's targets from those that are kept.
 
-To measure the filters, a known share of the rationales is corrupted before them. The
-log-probabilities stay those of the original text, so the `confidence` filter cannot detect it.
+To measure the filters, a known share of the rationales can be corrupted before filtering. The
+log-probabilities stay those with which the assistant wrote the text, so the `confidence` filter
+cannot detect the error.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ FILE = "rationales.jsonl"
 
 
 class WrittenRationale(TypedDict):
-    """A rationale that the assistant wrote about an example; log-probabilities in nats."""
+    """A rationale that the assistant wrote for an example; log-probabilities are in nats."""
 
     id: str
     domain: str
@@ -41,13 +42,14 @@ class WrittenRationale(TypedDict):
 
 
 class Threshold(TypedDict):
-    """The threshold of confidence that was chosen on the dev split, and what is expected of it.
+    """The confidence threshold that was chosen on the dev split, and its results there.
 
     Attributes:
       min_mean_logprob: the threshold, in nats.
-      least_right: the share of the kept answers that were to be right.
-      asked: dev questions with a gold answer.
-      kept, right: of the assistant's answers to them.
+      least_right: the share of the kept answers that was required to be right.
+      asked: the number of dev questions with a gold or bought answer.
+      kept, right: how many of the assistant's answers to them are kept, and how many of the kept
+        ones are right.
     """
 
     min_mean_logprob: float
@@ -61,11 +63,11 @@ class Judged(WrittenRationale):
     """A rationale that the assistant wrote, and whether the student learns from it.
 
     Attributes:
-      retry: the number of the retry that was taken, from 1; not there for the first completion.
-      corruption: the kind of error that was put in, if one was.
+      retry: the number of the retry that was taken, from 1; absent for the first completion.
+      corruption: the kind of error that was inserted; None if there is none.
       agreement: the share of the student's samples with this answer.
-      gold, correct: for the report alone; None where the example has no gold answer.
-      kept, reason: whether it is learned from, and why not.
+      gold, correct: only for the report; None where the example has no gold answer.
+      kept, reason: whether the student learns from it, and if not, why.
     """
 
     retry: NotRequired[int]
@@ -85,7 +87,7 @@ RATIONALES = Artifact(
 )
 
 
-THRESHOLD = Artifact(  # `methods.thresholds`
+THRESHOLD = Artifact(  # written by `methods.thresholds`
     "tutoring/threshold",
     "Choosing a threshold",
     "judge",
@@ -96,7 +98,7 @@ THRESHOLD = Artifact(  # `methods.thresholds`
 
 @dataclasses.dataclass(frozen=True)
 class Judging:
-    """Parameters of the filter; `seed` is of the corruption."""
+    """Parameters of the filter; `seed` seeds the corruption."""
 
     how: RationalesConfig
     seed: int
@@ -111,10 +113,10 @@ def judge(
     retried: Folder | None = None,
     threshold: Folder | None = None,
 ) -> None:
-    """Judges the rationale of every example.
+    """Picks a rationale for every example, and decides whether the student learns from it.
 
-    It is the first completion that the filter keeps, retries included; if none is kept, the first
-    one, with the reason.
+    The pick is the first completion that the filter keeps, retries included. If the filter keeps
+    none, it is the first completion, with the reason.
     """
     config, found = with_threshold(params.how, threshold), []
     again = retried.rows("completions.jsonl") if retried else []
@@ -130,14 +132,14 @@ def judge(
                 if not why_rejected(other, example, config):
                     row, reason = other | {"retry": number, "corruption": None}, None
                     break
-        # For the report alone, whichever filter decides.
+        # Only for the report, whichever filter decides.
         truth = {"gold": example.answer, "correct": verdict(row["answer"], example)}
         found.append(row | truth | {"kept": reason is None, "reason": reason})
     out.write_rows(FILE, found)
 
 
 def with_threshold(config: RationalesConfig, threshold: Folder | None) -> RationalesConfig:
-    """Returns the filter with the threshold that was chosen, if one was."""
+    """Returns the settings of the filter, with the chosen threshold if there is one."""
     if threshold is None:
         return config
     chosen = threshold.record("threshold.json")["min_mean_logprob"]
@@ -157,10 +159,10 @@ def with_agreement(written: list[dict[str, Any]], sampled: Folder | None) -> lis
 
 
 def why_rejected(row: Mapping[str, Any], example: Example, config: RationalesConfig) -> str | None:
-    """Returns why a rationale is not learned from, or None; `gold` alone reads the gold answer.
+    """Returns why a rationale is rejected, or None if it is kept.
 
-    No filter keeps what cannot be learned from: a completion that was cut off, or that has no
-    rationale or no answer.
+    Only the filter `gold` reads the gold answer. No filter keeps what cannot be learned from: a
+    completion that was cut off, or that has no rationale or no answer.
     """
     if not row["rationale"].strip():
         return "no rationale"
@@ -192,7 +194,7 @@ _OF_OTHERS = (
 
 
 def filter_of(config: RunConfig) -> RationalesConfig:
-    """Returns the settings of the filter; those that it does not read have their defaults."""
+    """Returns the settings of the filter, with those that it does not read at their defaults."""
     default = RationalesConfig()
     others = {name: getattr(default, name) for name in _OF_OTHERS}
     return dataclasses.replace(config.rationales, **others)
@@ -206,20 +208,20 @@ def corrupt(
 ) -> list[dict[str, Any]]:
     """Corrupts a share of the rationales that end in an answer.
 
-    Which ones are corrupted, and how, depends on the seed alone: a row that is corrupted at a low
-    rate is so at a higher one.
+    Which ones are corrupted, and how, depends on the rows and the seed, not on the rate: a row that
+    is corrupted at a low rate is corrupted in the same way at a higher one.
 
     Args:
       rows: the assistant's completions.
       pool: the examples by id.
-      config: kind and rate.
-      seed: of the draw.
+      config: the kind and the rate of corruption.
+      seed: seeds all random choices.
 
     Returns:
       All rows, each with `corruption`: its kind, or None.
 
     Raises:
-      UserError: there is nothing else to put in the place of a rationale or an answer.
+      UserError: there is no other rationale or no wrong answer to insert.
     """
     whole = [i for i, row in enumerate(rows) if row["rationale"].strip() and row["answer"]]
     order = np.random.default_rng(seed).permutation(whole).astype(int)
@@ -239,7 +241,7 @@ def corrupt(
 def _wrong_reasoning(
     row: dict[str, Any], rows: Sequence[dict[str, Any]], rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Returns the row with the reasoning of another example, and its own answer."""
+    """Returns the row with the reasoning of another example and its own answer."""
     others = [other for other in rows if other["rationale"] != row["rationale"]]
     if not others:
         raise UserError("rationales.corruption: the assistant writes the same for every example")
@@ -250,7 +252,7 @@ def _wrong_reasoning(
 def _wrong_answer(
     row: dict[str, Any], pool: Mapping[str, Example], rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Returns the row with its own reasoning, and an answer of the task that is wrong."""
+    """Returns the row with its own reasoning and a wrong answer of the task."""
     example = pool[row["id"]]
     answers = example.choices or sorted(
         {other.gold for other in pool.values() if other.kind == example.kind}
@@ -263,7 +265,7 @@ def _wrong_answer(
 
 
 class SFTTarget(NamedTuple):
-    """The text that the student learns of an example: rationale and answer, or the answer alone."""
+    """The text that the student learns for an example: an answer, with or without a rationale."""
 
     example: Example
     rationale: str | None
@@ -272,14 +274,14 @@ class SFTTarget(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SFTTargets:
-    """Parameters of the targets.
+    """Parameters of the student's targets.
 
     Attributes:
-      form: a chain of rationale and answer, or two passes.
-      labelled: whether the answer after a teacher's rationale is the gold one, or the teacher's.
-      by_gold: whether rationales were kept by their gold answers. If so, the student learns the
-        gold answers. If not, those that the assistant wrote.
-      answers_alone: whether it learns the gold answer where a rationale was rejected.
+      form: rationale and answer in one sequence (`chain`), or in a sequence each (`two_pass`).
+      labelled: whether a teacher's rationale is followed by the gold answer, not by the teacher's.
+      by_gold: whether rationales were kept because their answers are gold. If so, the student
+        learns the gold answers; if not, those that the assistant wrote.
+      answers_alone: whether the student learns the gold answer alone where it has no rationale.
     """
 
     form: Literal["chain", "two_pass"]
@@ -297,11 +299,11 @@ class SFTTargets:
     def of_pool(
         self, pool: Examples, judged: Folder | None, annotated: Folder | None
     ) -> list[SFTTarget]:
-        """Returns the targets of the whole pool, in its order.
+        """Returns the targets of the whole pool, in the order of the pool.
 
-        An example has the teacher's rationale if it was annotated, else the assistant's if it was
-        kept, else the gold answer alone (`answers_alone`), or no target. Where no assistant wrote
-        (`judged` is None), the targets are the teacher's alone, in the order of the selection.
+        An example has the teacher's rationale if one was kept, else the assistant's if that was
+        kept, else the gold answer alone (`answers_alone`), else no target. If no assistant wrote
+        (`judged` is None), all targets are the teacher's, in the order of the selection.
         """
         if judged is None:
             assert annotated, "there is neither a teacher nor an assistant"
@@ -324,7 +326,7 @@ class SFTTargets:
     ) -> list[list[prompts.TrainingSequence]]:
         """Returns the sequences of each target: one, or in two passes answer and rationale.
 
-        L = a * L_rationale + (1 - a) * L_answer weighs the two passes as the parts of a chain.
+        L = a * L_rationale + (1 - a) * L_answer weights the two passes like the parts of a chain.
         """
         whole = reading.sequences(targets)
         if self.form == "chain":

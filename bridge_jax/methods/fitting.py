@@ -1,4 +1,4 @@
-"""Trains a model in a stage's folder, as every training stage does."""
+"""Trains a model in the folder of a stage; all training stages share this code."""
 
 import dataclasses
 import shutil
@@ -33,17 +33,17 @@ from bridge_jax.training.step import loss_sums
 
 @dataclasses.dataclass(frozen=True)
 class TrainSpec:
-    """Parameters of a training, which every stage that trains has.
+    """Parameters of a training, common to all training stages.
 
     Attributes:
-      train: batches, steps and rates.
-      seed: of the batch order and of dropout.
-      objective: what is minimised.
-      mode, generation: the prompt and the settings of generation for the accuracy on the dev
-        split; None if that is not measured.
-      setting: where the config has `train`, for messages.
-      curves: where the curves go too.
-      guards: on what is logged; they are in no key, so that a training goes on with others.
+      train: the settings of batches, steps, optimizer and checkpoints.
+      seed: seeds the batch order and dropout.
+      objective: the loss to minimise.
+      mode, generation: the prompt mode and the settings of generation for measuring accuracy on the
+        dev split; None if it is not measured.
+      setting: the config key of `train`, for messages.
+      curves: further places to log the curves to.
+      guards: limits on logged numbers; unkeyed, so that a training can continue with others.
     """
 
     train: TrainConfig
@@ -57,11 +57,11 @@ class TrainSpec:
 
 
 def train_spec(config: RunConfig, setting: str, mode: Mode | None = None) -> TrainSpec:
-    """Returns the parameters of the training under a key of the config, such as "warmup.train".
+    """Returns the parameters of the training at a config key such as "warmup.train".
 
     Args:
       setting: the key.
-      mode: the prompt with which the trained model is asked.
+      mode: the prompt mode of the trained model.
     """
     found: Any = config
     for name in setting.split("."):
@@ -73,7 +73,7 @@ def train_spec(config: RunConfig, setting: str, mode: Mode | None = None) -> Tra
 
 
 def dev_reads(spec: TrainSpec) -> dict[str, str]:
-    """Returns argument -> input of what a training reads to measure itself, if it does."""
+    """Returns argument -> input of the dev split; {} if the training does not measure it."""
     return {"dev": DEV} if spec.train.dev_every else {}
 
 
@@ -86,9 +86,9 @@ def fit(
     reading: Rendering | None = None,
     dev: Examples | None = None,
 ) -> None:
-    """Trains `model` (its parameters are consumed) and writes them to `out`.
+    """Trains `model`, whose parameters are consumed, and writes the trained ones to `out`.
 
-    It is measured on the examples of `dev`, rendered by `reading`, where these are given.
+    If `dev` and `reading` are given, it is measured on the examples of `dev`.
     """
 
     def shuffled() -> tuple[Shuffled, int, int]:
@@ -108,26 +108,26 @@ def fit_from(
     spec: TrainSpec,
     measure: Measure | None = None,
 ) -> None:
-    """Trains `model` as `fit` does, on what a feed gives.
+    """Trains `model` as `fit` does, on the batches of a feed.
 
     Args:
       out: the folder of the stage.
-      name: of the training, for people.
-      model: its parameters are consumed.
-      open_feed: returns the feed, the number of steps, and the targets of a row; it is called if
-        there is anything left to train.
-      spec: how it is trained.
+      name: the name of the training, for display.
+      model: the model, whose parameters are consumed.
+      open_feed: returns the feed, the number of steps, and the number of targets in a row; called
+        only if anything is left to train.
+      spec: the parameters of the training.
       measure: measures parameters on the dev split.
     """
     trained, frozen = projection.partition(model.config, model.params)
     out.write_record(SIZES.name, {"trained": _size_of(trained), "frozen": _size_of(frozen)})
     path = out.path / PARAMS.name
-    # They are there already if a run was killed right after it had written them.
+    # The parameters are there already if a run was killed right after writing them.
     if not hosts.agree(path.is_dir()):
         config = spec.train
         feed, steps, targets = open_feed()
         flops = costs.model_flops(model.config, 1, config.row_tokens, targets)
-        with preemption.deferred():  # A notice in the last step waits for the parameters.
+        with preemption.deferred():  # SIGTERM in the last step waits for the parameters.
             params = train(
                 out.path,
                 name,
@@ -142,12 +142,12 @@ def fit_from(
                 curves=spec.curves,
                 spans=out.spans,
                 measure=measure,
-                # For each token of a full row.
+                # Per token of a full row.
                 flops_per_token=flops / config.row_tokens,
                 guards=spec.guards,
             )
             with out.spans.span("checkpoint"):
-                # Written before the parameters: where those exist, the hash does too.
+                # Written before the parameters, so that the hash exists wherever they do.
                 out.write_record(VALUES.name, {"sha256": content.of_params(params)})
                 save_params(path, params)
     if hosts.is_first():
@@ -159,7 +159,8 @@ def dev_measure(
 ) -> Measure | None:
     """Returns the function that measures parameters on the dev split; None without a split.
 
-    The loss is that of the gold answers without a rationale, in nats a token.
+    It measures the loss of gold answers without a rationale, in nats per token, and the accuracy if
+    `spec` has the settings for it.
     """
     mode, generation = spec.mode, spec.generation
     if reading is None or dev is None:

@@ -1,8 +1,8 @@
-"""Buys the teacher's answers to questions of test and dev without a gold one, to measure with.
+"""Buys the teacher's answers to test and dev questions without a gold answer, to measure with.
 
-Where nobody has labelled a test, the teacher's answers to a few held-out questions are its gold for
-every model of the run. They are paid through the ledger as all others, before those about the pool.
-What is measured then is agreement with the teacher: the report says so.
+If a test split is unlabelled, the teacher's answers to a few of its questions serve as gold answers
+for every model of the run. They are paid for through the ledger like all others, and before those
+about the pool. The accuracy is then agreement with the teacher, and the report says so.
 """
 
 import collections
@@ -63,9 +63,9 @@ class HeldOut(Asking):
 
 
 def drawn(params: HeldOut, split: Sequence[Example]) -> list[Example]:
-    """Returns the questions to ask: of those without a gold answer, in the order of the split.
+    """Draws the questions to ask from those without a gold answer; keeps the order of the split.
 
-    A larger draw has those of a smaller one.
+    A larger draw contains every smaller one.
     """
     bare = [example for example in split if example.answer is None]
     order = np.random.default_rng(params.seed).permutation(len(bare))[: params.count]
@@ -74,10 +74,10 @@ def drawn(params: HeldOut, split: Sequence[Example]) -> list[Example]:
 
 def ask(params: HeldOut, out: Folder, split: Examples, count: CountTokens, workdir: Path) -> None:
     """Asks the teacher; writes a row for each question, and the bill."""
-    if not hosts.is_first():  # One asks; the others read its rows in the next stage.
+    if not hosts.is_first():  # One process asks; the others read its rows later.
         return
     examples = drawn(params, split)
-    # An answer is all that is compared: a reply without a rationale will do.
+    # Only the answer is compared, so a reply without a rationale will do.
     rules = Rules(count, keep_wrong=True)
     questions = [Question(e, teacher.make_request(params, e), rules) for e in examples]
     asker = teacher.make_teacher(params, examples, count)
@@ -102,7 +102,7 @@ def _row(example: Example, outcome: TeacherReply | Failure, rules: Rules) -> dic
         "question": example.question,
         "rationale": said.rationale,
         "answer": said.answer,
-        # A reply that is nothing to learn from may still have an answer.
+        # A reply that cannot be learned from may still have an answer.
         "reason": None if said.answer is not None else said.reason or "no answer that parses",
     }
 
@@ -112,11 +112,11 @@ def with_answers(split: Sequence[Example], bought: Folder | None) -> list[Exampl
 
     Args:
       split: all questions of test or dev.
-      bought: the folder of the teacher's answers, which stand for gold ones that are not there;
-        None where none are bought. Questions that have neither are left out.
+      bought: the folder of the teacher's answers, which replace missing gold answers; None if none
+        were bought. Questions that have neither are left out.
 
     Raises:
-      UserError: there is no answer to any question.
+      UserError: answers were bought, and still no question has one.
     """
     written = bought.rows(FILE) if bought else []
     said = {row["id"]: row["answer"] for row in written}
@@ -141,7 +141,7 @@ def _reasons(found: Sequence[dict[str, Any]]) -> str:
 
 
 def stages(config: RunConfig) -> list[Stage]:
-    """Returns the stages that buy answers of test and dev, where the config asks for it."""
+    """Returns the stages that buy answers for test and for dev, if the config asks for them."""
     of_test, of_dev = config.evaluation.teacher_test, config.evaluation.teacher_dev
     found = [_stage(config, "test", HELD_OUT, of_test)] if of_test else []
     return [*found, _stage(config, "dev", HELD_OUT_DEV, of_dev)] if of_dev else found
@@ -161,7 +161,7 @@ def _stage(config: RunConfig, split: Split, artifact: Artifact, count: int) -> S
 
 def _params(config: RunConfig, count: int) -> HeldOut:
     found = teacher.asking(config)
-    # What has to do with rationales to learn from, or with gold answers, changes no request here.
+    # Reset, as they concern gold answers or rationales to learn from, and change no request here.
     asked = dataclasses.replace(
         config.teacher,
         show_gold=False,
@@ -184,7 +184,7 @@ def _check_dev(config: RunConfig, given: Inputs) -> None:
 
 
 def _check_recorded(params: HeldOut, split: str, examples: Examples) -> None:
-    """Raises a `UserError` if a recorded teacher has no answer to any held-out question to ask."""
+    """Raises a `UserError` if a recorded teacher has no answer to any of the questions to ask."""
     replay, kind = params.teacher.replay_from, params.teacher.kind
     if kind in API_TEACHERS or replay:
         return
@@ -198,7 +198,7 @@ def _check_recorded(params: HeldOut, split: str, examples: Examples) -> None:
 
 
 def check_gold(config: RunConfig, test: Examples) -> None:
-    """Raises a `UserError` unless every model can be measured on the test."""
+    """Raises a `UserError` unless every model can be measured on the test split."""
     without = [example.id for example in test if example.answer is None]
     bare, bought = len(without), config.evaluation.teacher_test
     setting = f"evaluation.teacher_test={bought}"
@@ -221,7 +221,7 @@ def check_gold(config: RunConfig, test: Examples) -> None:
 
 
 def bought(config: RunConfig, split: Split = "test") -> dict[str, str]:
-    """Returns argument -> stage of the bought answers of a split, if there is one."""
+    """Returns argument -> stage of the bought answers of a split; {} if none are bought."""
     how = config.evaluation
     name, count = HELD_OUT.name, how.teacher_test
     if split == "dev":

@@ -1,4 +1,4 @@
-"""Checks the data, the models and the hosts of a run before anything is trained or paid."""
+"""Checks the data, models and hosts of a run before anything is trained or paid for."""
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,7 +46,7 @@ from bridge_jax.training import recorder
 def notes_on(
     config: RunConfig, stages: Sequence[Stage], meshes: Mapping[Role, Meshes]
 ) -> Iterator[str]:
-    """Yields notes on what of `config.mesh` a role cannot use, and on batches with empty rows."""
+    """Yields the notes on each role's meshes, and a note on batches that need empty rows."""
     rows = config.generation.batch_size
     sizes = {}
     for role, (training, generation, notes) in meshes.items():
@@ -69,10 +69,10 @@ def notes_on(
 
 
 def check_meshes(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> None:
-    """Checks that each role's model fits its meshes; nothing is loaded.
+    """Checks that the model of each trained role fits its training mesh; nothing is loaded.
 
     Raises:
-      UserError: what a training keeps does not fit a device.
+      UserError: the parameters and optimizer moments of a model do not fit a device.
     """
     memory = chips.memory(inputs.devices[0])
     trained = {stage.artifact.role for stage, _ in trainings(stages)}
@@ -91,16 +91,17 @@ def check_meshes(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
 
 
 def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> None:
-    """Checks data and models, before anything is trained or paid.
+    """Checks data and models before anything is trained or paid for.
 
     Raises:
-      UserError: the budget exceeds the pool; a question of test or dev has no gold answer to
-        measure with; a prompt exceeds max_prompt_tokens or, with its completion, the model's
-        context; a chat template does not write what it is given; a token has no row in the
-        embedding table; the warm-up's domains are not in the pool; the instructions are too few or
-        too long; a gold answer does not fit a row; no recorded rationale would be kept; a
-        checkpoint is missing or lacks a layer to keep; or a library for `curves` or for ROUGE is
-        not installed.
+      UserError: more examples would be selected than the pool has; a question of test or dev has
+        no gold answer to measure with, or there is no dev split to measure on; a prompt exceeds
+        max_prompt_tokens or, with its completion, the model's context; a chat template alters a
+        message; a token has no row in the embedding table; the pool has too few examples with
+        gold answers in the warm-up's domains; there are too few instructions, or one is too long; a
+        question with its gold answer does not fit a row; no recorded rationale would be kept; a
+        checkpoint is missing or lacks a layer to keep; a library for `curves`, ROUGE or
+        mathematics is not installed; or a stage's own check fails.
     """
     by_name = {stage.name: stage for stage in stages}
     read = {name for stage in stages for name in stage.reads.values()}
@@ -142,7 +143,7 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
 
 
 def _check_gold_of_dev(spec: TrainSpec, dev: Examples) -> None:
-    """Raises a `UserError` if a training is to be measured on questions without a gold answer."""
+    """Raises a `UserError` if a training would be measured on questions without a gold answer."""
     if bare := sum(example.answer is None for example in dev):
         raise UserError(
             f"{spec.setting}.dev_every={spec.train.dev_every}: {bare:,} of {len(dev):,} dev "
@@ -151,7 +152,7 @@ def _check_gold_of_dev(spec: TrainSpec, dev: Examples) -> None:
 
 
 def _check_row(spec: TrainSpec, reading: Rendering, pool: Examples) -> None:
-    """Raises a `UserError` if a question with its gold answer is longer than a row."""
+    """Raises a `UserError` if a question and its gold answer together are longer than a row."""
     found = reading.labelled(pool, pool.digest)
     lengths = found.prompts.lengths + found.answers.lengths
     longest = int(lengths.argmax())
@@ -173,10 +174,10 @@ def _check_size(config: RunConfig, pool: int) -> None:
 
 
 def _check_recorded(params: Asking, pool: Examples, count: CountTokens, labelled: bool) -> None:
-    """Checks that the pool has a recorded rationale which the student would learn from.
+    """Checks that the pool has a recorded rationale that the student would learn from.
 
     Raises:
-      UserError: there is none.
+      UserError: the pool has none.
     """
     name, kind = params.variant, params.teacher.kind
     recorded = [example for example in pool if name in example.rationales]
@@ -215,7 +216,7 @@ def _check_recorded(params: Asking, pool: Examples, count: CountTokens, labelled
 
 
 def _modes(stages: Sequence[Stage], role: Role) -> list[Mode]:
-    """Returns the modes, other than `answer`, in which a role's model is asked about the pool."""
+    """Returns `reason`, and `explain` if a role's model is prompted to explain."""
     loads = [stage.workload for stage in stages if stage.artifact.role == role and stage.workload]
     found = {mode for workload in loads if workload.of != "test" for mode in workload.modes}
     wanted: tuple[Mode, ...] = ("reason", "explain")
@@ -232,23 +233,24 @@ def _check_prompts(
     if dev is not None:
         found.append(reading.prompts(dev, dev.digest, "reason"))
     if modes:
-        reading.answers(pool, pool.digest)  # An answer may have tokens that the prompt lacks.
+        reading.answers(pool, pool.digest)  # Checks the tokens that occur only in answers.
     longest = max(int(part.lengths.max(initial=0)) for part in found)
     check_context(longest, config.generation.max_new_tokens, model.config.max_positions)
 
 
 def compare_hosts(stages: Sequence[Stage], inputs: Inputs, deep: Mapping[str, str]) -> None:
-    """Checks that all hosts would run the same, before anything is trained or paid.
+    """Checks that all hosts would run the same stages, before anything is trained or paid for.
 
     Raises:
-      UserError: a file differs, or else a stage's key; names the host and the file.
+      UserError: a file differs between hosts, or, if all files agree, the key of a stage does. The
+        message names the host, and the file or stage.
     """
     everyone = hosts.gather(dict(deep))
     if all(keys == everyone[0] for keys in everyone):
         return
     read = {name for stage in stages for name in (*stage.reads.values(), *stage.keyed_by)}
     files: dict[str, str] = {}
-    listed = set()  # Several inputs may come from one file.
+    listed = set()  # Several inputs may read the same file.
     for name in sorted(read & inputs.table.keys()):
         for path, digest in inputs.table[name].files().items():
             if (path, digest) not in listed:

@@ -1,6 +1,7 @@
-"""Opens what a run reads from outside: data, models, tokenizers, the mesh; each once.
+"""Opens the external inputs of a run: data, models, tokenizers and the mesh.
 
-A stage is not given this object, but the single inputs that it names.
+Data, models and renderings are opened once and kept. The `run` function of a stage receives only
+the inputs that the stage names, not the whole object.
 """
 
 import dataclasses
@@ -33,22 +34,22 @@ from bridge_jax.teachers import recorded
 from bridge_jax.text.prompts import DrawnInstructions, draw_instructions
 from bridge_jax.text.rendering import Rendering
 
-CACHE = "cache"  # The folder of a workdir, or of a study, for what can be computed again.
+CACHE = "cache"  # Folder in a workdir or a study for files that can be recomputed.
 
 # The names of the inputs.
 POOL, DEV, TEST = "data/pool", "data/dev", "data/test"
-RECORDED = "data/recorded"  # The answers of a recorded or programmatic teacher to the pool.
-DEV_RECORDED, TEST_RECORDED = "data/dev_recorded", "data/test_recorded"  # To these splits.
-REPLAY = "teacher/replay"  # A recorded run that answers in the teacher's place.
+RECORDED = "data/recorded"  # Answers of a recorded or programmatic teacher to the pool's questions.
+DEV_RECORDED, TEST_RECORDED = "data/dev_recorded", "data/test_recorded"  # Likewise for dev, test.
+REPLAY = "teacher/replay"  # A recorded run whose replies stand in for the teacher's.
 INSTRUCTIONS = "data/instructions"
 ASSISTANT, STUDENT = "models/assistant", "models/student"
-TO_ASSISTANT, TO_STUDENT = "rendering/assistant", "rendering/student"  # Renders examples for each.
+TO_ASSISTANT, TO_STUDENT = "rendering/assistant", "rendering/student"  # Render examples for a role.
 MESH = "mesh"
-WORKDIR = "workdir"  # The teacher is paid from its ledger.
-COUNT = "tokenizers/student"  # Counts the tokens of a text, as the student reads it.
-# Methods that train on what the model itself writes between two steps.
+WORKDIR = "workdir"  # Its ledger pays the teacher.
+COUNT = "tokenizers/student"  # Counts the tokens of a text with the student's tokenizer.
+# Methods that train a model on replies that it generates between training steps.
 _WRITE_IN_TRAINING = ("bard", "on_policy")
-# Argument -> input, of a stage that puts examples of the pool through a model.
+# The `reads` (argument -> input) of stages that run a model on examples of the pool.
 POOL_TO_ASSISTANT = {"pool": POOL, "assistant": ASSISTANT, "reading": TO_ASSISTANT}
 POOL_TO_STUDENT = {"pool": POOL, "student": STUDENT, "reading": TO_STUDENT}
 
@@ -58,18 +59,18 @@ _OF_MODELS = (".json", ".safetensors", ".model", ".jinja", ".gguf", "merges.txt"
 
 
 class Examples(tuple[Example, ...]):
-    """The examples of one split, in their order.
+    """The examples of one split, in order.
 
     Attributes:
-      digest: the SHA-256 of what models read of them.
-      by_id: each by its id.
+      digest: the SHA-256 of the fields that models read.
+      by_id: the examples by id.
     """
 
     digest: str
     by_id: dict[str, Example]
 
     def __new__(cls, rows: Iterable[Example], digest: str) -> "Examples":
-        """Returns the rows, with their digest."""
+        """Returns the rows as a tuple that has a digest and an index by id."""
         self = super().__new__(cls, rows)
         self.digest, self.by_id = digest, {example.id: example for example in self}
         return self
@@ -79,12 +80,13 @@ class Inputs:
     """The inputs of a run, by name in `table`.
 
     Args:
-      cache: the folder for what was read and rendered; None keeps nothing.
-      hashes: of files.
-      devices: of the meshes, by default all.
+      cache: the folder where parsed data and rendered prompts are cached; None caches nothing on
+        disk.
+      hashes: computes the hashes of files.
+      devices: the devices for the meshes; all by default.
 
     Attributes:
-      devices: of the meshes.
+      devices: the devices for the meshes.
       table: name -> input.
     """
 
@@ -99,18 +101,18 @@ class Inputs:
         config = dataclasses.replace(config, data=with_task_text(config.data))
         self._config, self._hashes, self._cache = config, hashes, cache
         self.devices = list(jax.devices() if devices is None else devices)
-        axis_sizes(config.mesh, len(self.devices))  # A wrong size is reported first.
+        axis_sizes(config.mesh, len(self.devices))  # Reports wrong mesh sizes first.
         self._meshes: dict[Role, Meshes] = {}
         self._models: dict[Role, RoleModel] = {}
         self._renderings: dict[Role, Rendering] = {}
         self.table = {
-            # A pool is split over all devices.
+            # The selection splits the pool over all devices.
             MESH: Input(lambda: make_mesh(MeshConfig(data=-1, fsdp=1), self.devices)),
             WORKDIR: Input(lambda: workdir),
             POOL: Input(lambda: self.pool, lambda: self.digests["pool"], self._data_files),
             DEV: Input(lambda: self.dev, lambda: self.digests["dev"], self._data_files),
             TEST: Input(lambda: self.test, lambda: self.digests["test"], self._data_files),
-            # The examples themselves hold what is recorded.
+            # These only enter keys: the examples themselves hold the recorded answers.
             RECORDED: Input(str, lambda: self.digests["pool_recorded"], self._data_files),
             DEV_RECORDED: Input(str, lambda: self.digests["dev_recorded"], self._data_files),
             TEST_RECORDED: Input(str, lambda: self.digests["test_recorded"], self._data_files),
@@ -129,7 +131,7 @@ class Inputs:
 
     @functools.cached_property
     def splits(self) -> Splits:
-        """The examples."""
+        """The examples of all splits."""
         data = json.dumps(config_io.to_json(self._config.data))
         folder = self._cache and self._cache / "data"
         return _load(data, self._config.seed, folder, self._data_content)
@@ -146,7 +148,7 @@ class Inputs:
 
     @functools.cached_property
     def dev(self) -> Examples:
-        """The examples that choices are made on."""
+        """The dev examples, on which choices such as a threshold are made."""
         return Examples(self.splits.dev, self.digests["dev"])
 
     @functools.cached_property
@@ -163,7 +165,7 @@ class Inputs:
         return self._models[role]
 
     def meshes(self, role: Role) -> Meshes:
-        """Returns the meshes of a role's model; no weights are opened."""
+        """Returns the meshes of a role's model, without opening its weights."""
         if role not in self._meshes:
             config = self._config
             model = planned_config(getattr(config, role), self.devices[0])
@@ -180,7 +182,7 @@ class Inputs:
         return self._meshes[role]
 
     def rendering(self, role: Role) -> Rendering:
-        """Returns the rendering of examples for a role."""
+        """Returns the `Rendering` that turns examples into token ids for a role's model."""
         if role not in self._renderings:
             model, config = self.model(role), self._config
             self._renderings[role] = Rendering(
@@ -195,7 +197,7 @@ class Inputs:
         return self._renderings[role]
 
     def count(self, text: str) -> int:
-        """Returns how many tokens of the student a text has."""
+        """Returns the number of tokens that the student's tokenizer makes of a text."""
         return len(self.model("student").tokenizer.encode(text))
 
     @functools.cached_property
@@ -207,7 +209,8 @@ class Inputs:
         """Returns the first `count` sequences of the student's instruction warm-up.
 
         Raises:
-          UserError: they cannot be read, there are fewer, or a generated one is longer than a row.
+          UserError: they cannot be read, there are too few, a generated one is longer than a row,
+            or a token has no row in the embedding table.
         """
         config, seed = self._config.instruct, self._config.seed
         reading, longest = self.rendering("student"), config.train.row_tokens
@@ -243,11 +246,11 @@ class Inputs:
         """The instructions of a file or a dataset, in random order."""
         return read_instructions(self._config.instruct, self._config.seed)
 
-    # Hashes of the content of inputs, for keys.
+    # Content hashes of the inputs, for the keys of stages.
 
     @functools.cached_property
     def _data_content(self) -> str:
-        """The hashes of the local files or folders of the data; "" if one is on the hub."""
+        """The hashes of the data's local files or folders; "" if any of the data is on the hub."""
         found = [self._hashes.of_place(Path(path)) for path in self._data_paths]
         return " ".join(found) if all(found) else ""
 
@@ -258,7 +261,7 @@ class Inputs:
         return [path for path in paths if path]
 
     def _data_files(self) -> dict[str, str]:
-        names = ("", "test_path/")  # Both files may have one name.
+        names = ("", "test_path/")  # Both files may have the same name.
         return {
             f"{prefix}{name}": digest
             for prefix, path in zip(names, self._data_paths)
@@ -273,11 +276,11 @@ class Inputs:
         return {Path(self._config.teacher.replay_from).name: self._replayed}
 
     def _content(self, role: Role, keep: Callable[[str], bool] = bool) -> list[Any]:
-        """Returns the identity of a role's checkpoint: a commit of the hub, or hashes of files."""
+        """Returns what identifies a role's checkpoint: its commit on the hub, or file hashes."""
         path = locate(getattr(self._config, role).checkpoint)
         repository, snapshots, name = ("", "", *path.parts)[-3:]
         is_of_hub = repository.startswith("models--") and snapshots == "snapshots"
-        if is_of_hub and _COMMIT.fullmatch(name):  # The hub's cache names folders by commit.
+        if is_of_hub and _COMMIT.fullmatch(name):  # The hub's cache names snapshots by commit.
             return [repository, name]
         if path.is_file():
             return [self._hashes.of_file(path)]

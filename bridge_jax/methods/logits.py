@@ -1,8 +1,8 @@
 """Stores the assistant's top-k predictions at every target token (white-box distillation).
 
-The assistant reads the student's targets (its own kept rationales and the teacher's) under the
-prompt with which it writes rationales, and its most probable tokens are stored. A gold answer
-without a rationale has none.
+The assistant reads the student's targets (the assistant's own kept rationales and the teacher's)
+after the prompt with which it writes rationales, and its K most probable tokens at each target are
+stored. Nothing is stored for a gold answer without a rationale.
 """
 
 import dataclasses
@@ -42,10 +42,10 @@ class Predicting:
     """Parameters of the predictions.
 
     Attributes:
-      targets: the student's, which the assistant reads.
-      mode: how the assistant was asked for its rationales.
-      top_k: most probable tokens that are stored.
-      batch_rows, row_tokens: the shape of a batch, which changes no prediction.
+      targets: the student's targets, which the assistant reads.
+      mode: the prompt mode in which the assistant wrote its rationales.
+      top_k: number of most probable tokens that are stored at each target.
+      batch_rows, row_tokens: the shape of a batch; it does not change the predictions.
     """
 
     targets: SFTTargets
@@ -67,11 +67,11 @@ def write(
     judged: Folder,
     annotated: Folder | None = None,
 ) -> None:
-    """Writes `ids.npy` (int32) and `logprobs.npy` (float32), [N, K] each, of all target tokens."""
+    """Writes `ids.npy` (int32) and `logprobs.npy` (float32), each [N, K] for N target tokens."""
     asked = to_assistant.prompts(pool, pool.digest, params.mode)
     at = {example.id: i for i, example in enumerate(pool)}
-    # The targets are the student's, whether or not the prompt shows the gold answer. In two passes
-    # the sequence of the answer alone keeps its own prompt.
+    # The targets are the student's, even if the assistant's prompt shows the gold answer. With two
+    # passes, the sequence that has only an answer keeps its own prompt.
     of_pool = params.targets.of_pool(pool, judged, annotated)
     targets = [target for target in of_pool if target.rationale]
     sequences = [
@@ -102,7 +102,7 @@ def write(
 def attach(
     params: SFTTargets, targets: Sequence[SFTTarget], reading: Rendering, predicted: Folder
 ) -> list[prompts.TrainingSequence]:
-    """Returns the sequences of the pool's targets, each with its stored predictions."""
+    """Returns the sequences of `targets`; those with a rationale get their stored predictions."""
     ids, logprobs = predicted.array("ids.npy"), predicted.array("logprobs.npy")
     sequences, start = [], 0
     for target, of_one in zip(targets, params.sequences(targets, reading)):
@@ -118,7 +118,7 @@ def attach(
 
 
 def check(config: RunConfig, given: Inputs) -> None:
-    """Checks, before anything is run, that the student can learn the assistant's tokens.
+    """Checks, before any stage runs, that the student can learn the assistant's predictions.
 
     Raises:
       UserError: their vocabularies or chat templates differ, or K exceeds the vocabulary.
@@ -127,12 +127,12 @@ def check(config: RunConfig, given: Inputs) -> None:
 
 
 def check_shared(given: Inputs, what: str, setting: str, top_k: int) -> None:
-    """Checks that both models have the same tokens and prompts.
+    """Checks that assistant and student share a vocabulary and a chat template.
 
     Args:
       given: the inputs of the run.
-      what: needs it, for messages.
-      setting: of `top_k`, for messages.
+      what: the feature that needs this, for messages.
+      setting: the name of the setting for K, for messages.
       top_k: K.
 
     Raises:
@@ -155,16 +155,16 @@ def check_shared(given: Inputs, what: str, setting: str, top_k: int) -> None:
 
 
 def _shared_ids(assistant: RoleModel, student: RoleModel) -> int:
-    """Returns how many ids both models have: the larger of a family often have padded tables."""
+    """Returns how many ids both tables have: larger models of a family often have padded ones."""
     return min(assistant.config.vocab_size, student.config.vocab_size)
 
 
 def stages(config: RunConfig, by: Artifact, mode: Mode, annotated: dict[str, str]) -> list[Stage]:
-    """Returns the stage, if there is a weight on it.
+    """Returns the stage, or no stage if `logits.weight` is 0.
 
     Args:
       by: the stage that trained the assistant.
-      mode: how it was asked for rationales.
+      mode: the prompt mode in which the assistant wrote its rationales.
       annotated: argument -> stage of the teacher's annotations, if there are any.
     """
     if not config.logits.weight:
@@ -188,5 +188,5 @@ def stages(config: RunConfig, by: Artifact, mode: Mode, annotated: dict[str, str
 
 
 def text_of(config: RunConfig) -> Literal["rationale", "both"]:
-    """Returns the texts that a model reads of each rationale, for the planner."""
+    """Returns the `Workload.text` of stages whose model reads rationales."""
     return "both" if config.form == "two_pass" else "rationale"

@@ -1,9 +1,10 @@
-"""On-policy distillation (GKD, 2306.13649): the student learns from the assistant on its own texts.
+"""On-policy distillation (GKD, 2306.13649): the assistant supervises the student's own replies.
 
-It follows the tutoring of BRIDGE. In each step the student, with the parameters of that step,
-answers some questions of the pool, and the assistant computes its distribution at each token of the
-replies. The student learns these distributions. So it is corrected on texts that it writes itself,
-which contain mistakes that the assistant's texts do not. No teacher and no labels are needed.
+It follows the tutoring of BRIDGE. In each step the student, with its current parameters, answers
+some questions of the pool, and the assistant computes its distribution at each token of the
+replies. The student learns these distributions. It is thus corrected on texts that it writes
+itself, with mistakes that the assistant's texts do not contain. This needs no teacher and no
+labels.
 """
 
 import dataclasses
@@ -40,12 +41,12 @@ from bridge_jax.training.objectives.distillation import ReverseKL, SoftTargets, 
 
 
 class StudentReply(TypedDict):
-    """A reply of the student that it learned from.
+    """A reply that the student wrote and learned from.
 
     Attributes:
-      step: of the training, from 0.
-      tokens: of the completion, without the end token.
-      ended: whether the student ended it.
+      step: the training step, from 0.
+      tokens: the length of the completion, without the end token.
+      ended: whether the student wrote the end token.
     """
 
     step: int
@@ -76,8 +77,8 @@ class Distilling:
 
     Attributes:
       how: the training settings.
-      replies: how many are written in a step, and how.
-      generation: how the model writes.
+      replies: how many replies a step has, and how they are sampled.
+      generation: the settings of generation.
     """
 
     how: TrainSpec
@@ -86,9 +87,9 @@ class Distilling:
 
 
 class Replies:
-    """Feeds a training with the student's replies, and what the assistant predicts in them.
+    """Feeds a training with the student's replies and the assistant's predictions for them.
 
-    The position is the number of replies that were learned from (`methods.rollouts`).
+    Its position is the number of replies so far (`methods.rollouts`).
     """
 
     def __init__(
@@ -101,9 +102,9 @@ class Replies:
         assistant: Model,
         out: Folder | None = None,
     ):
-        """Takes the questions, the student with the engine that writes, and the assistant.
+        """Takes the questions, the student and the engine that runs it, and the assistant.
 
-        Replies are written to `out`, if there is one.
+        Replies are also written to `out`, if it is given.
         """
         self._params, self._pool, self._student, self._reading = params, pool, student, reading
         self._engine, self._assistant, self._record = engine, assistant, Record(out)
@@ -114,11 +115,11 @@ class Replies:
         return {"reply": self._reply, "step": self._step}
 
     def set_state(self, state: Any) -> None:
-        """Goes to a position."""
+        """Restores a position."""
         self._reply, self._step = state["reply"], state["step"]
 
     def next_batch(self, params: Any) -> tuple[Any, Mapping[str, float]]:
-        """Returns rows of replies by the student with these parameters, and their figures."""
+        """Returns packed rows of replies sampled with these parameters, and metrics of them."""
         self._engine.update(params)
         how, seed = self._params.replies, self._params.how.seed
         numbers = range(self._reply, self._reply + how.questions)
@@ -190,16 +191,16 @@ def distil(
     made: Folder,
     by: Folder,
 ) -> None:
-    """Trains the student on its own replies under the assistant's distribution.
+    """Trains the student to match the assistant's distribution on the student's own replies.
 
     Args:
       params: the replies and the training.
       out: the folder of the stage.
       pool: the questions.
-      student: the model, which the stage `made` has trained.
-      reading: renders its prompts, which are the assistant's too.
-      assistant: the model, which the stage `by` has trained.
-      made, by: these stages.
+      student: the student's model, which the stage `made` has trained.
+      reading: renders the prompts, which are the same for both models.
+      assistant: the assistant's model, which the stage `by` has trained.
+      made, by: the folders of these stages.
 
     Raises:
       UserError: a loss is not finite, or a reply does not fit a row.
@@ -215,9 +216,10 @@ def distil(
 
 
 def stages(config: RunConfig) -> list[Stage]:
-    """Returns the stages of BRIDGE, the distillation before the tests, and one more test.
+    """Returns the stages of BRIDGE, with distillation after the tutoring, and one more test.
 
-    A student that learns labels alone is trained for as many steps as both trainings take.
+    A student that learns only labels, for comparison, takes as many steps as both trainings
+    together, unless its own number of steps or epochs is set.
     """
     how, mode = config.on_policy, "reason"
     setting = "on_policy.train"
@@ -251,16 +253,17 @@ def stages(config: RunConfig) -> list[Stage]:
 
 
 def check(config: RunConfig, given: Inputs) -> None:
-    """Checks, before anything is trained or paid, that the assistant can read the replies.
+    """Checks, before anything is trained or paid for, that the assistant can read the replies.
 
     Raises:
-      UserError: the models have different vocabularies or chat templates.
+      UserError: the models have different vocabularies or chat templates, or `on_policy.top_k`
+        exceeds the vocabulary.
     """
     logits.check_shared(given, "method=on_policy", "on_policy.top_k", config.on_policy.top_k)
 
 
 def _check(config: RunConfig) -> None:
-    """Raises a `UserError` for settings that cannot work, before anything is trained or paid."""
+    """Raises a `UserError` for settings that cannot work, before any data is read."""
     bridge.METHOD.check(config)
     require(
         config.form == "chain",

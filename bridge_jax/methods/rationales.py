@@ -1,7 +1,7 @@
 """Trains the assistant on the teacher's rationales, and has it write rationales for the pool.
 
-Writing is slow and filtering is fast, so runs that differ in the filter alone share the rationales
-as written.
+Generation is slow and filtering is fast, so they are separate stages: runs that differ only in the
+filter share the first completions.
 """
 
 import bisect
@@ -45,7 +45,7 @@ from bridge_jax.text.prompts import Mode
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.tokenizer import Tokenizer
 
-# After the full stop of a sentence, and before a line break that follows none.
+# The end of a step: after the final mark of a sentence, or at a line break that follows none.
 _STEP_END = re.compile(r"[.!?](?=\s)|(?<=[^.!?\s])(?=\n)")
 
 
@@ -70,7 +70,7 @@ COMPLETIONS = Artifact(
     "generate",
     "assistant",
     (COMPLETED,),
-    version=2,  # each row has random numbers of its own, and rows are in order
+    version=2,  # each row has its own random stream, and rows are in order
 )
 SAMPLES = Artifact(
     "tutoring/samples",
@@ -78,7 +78,7 @@ SAMPLES = Artifact(
     "generate",
     "student",
     (rows("samples.jsonl", StudentSample),),
-    version=2,  # each row has random numbers of its own, and rows are in order
+    version=2,  # each row has its own random stream, and rows are in order
 )
 RETRIES = Artifact(
     "tutoring/retries",
@@ -95,9 +95,9 @@ class Learning:
     """Parameters of the assistant's training.
 
     Attributes:
-      how: it is trained.
-      modes: in which it learns each rationale.
-      labelled: whether its answers are the gold ones, or else the teacher's.
+      how: the training settings.
+      modes: the prompt modes in which it learns each rationale.
+      labelled: whether it learns the gold answers; otherwise the teacher's.
     """
 
     how: TrainSpec
@@ -115,7 +115,7 @@ def learn(
     warmed: Folder | None = None,
     dev: Examples | None = None,
 ) -> None:
-    """Trains the assistant, warmed up if it was, on the teacher's rationales.
+    """Trains the assistant on the teacher's rationales, after the training `warmed` if given.
 
     An assistant that will explain gold answers learns each rationale twice: from the question
     alone, and from the question with its gold answer.
@@ -134,14 +134,14 @@ def assistant_stage(
     count: int | None = None,
     continued: Artifact | None = None,
 ) -> Stage:
-    """Returns the assistant's training on the teacher's rationales.
+    """Returns the stage that trains the assistant on the teacher's rationales.
 
     Args:
-      modes: in which it learns each of them.
-      into: the name of the stage.
+      modes: the prompt modes in which it learns each rationale.
+      into: the stage's row of the table.
       annotated: the stage that asks the teacher.
-      count: how many examples that has asked about; None is all that the budget pays for.
-      continued: the training of which this one is the continuation, in place of the warm-up.
+      count: number of examples the teacher was asked about; None is all that the budget pays for.
+      continued: the training that this one continues, in place of the warm-up.
     """
     spec = train_spec(config, "assistant_training", "reason")
     warmed = {"warmed": continued.name} if continued else warmup_reads(config)
@@ -160,9 +160,9 @@ class Writing:
     """Parameters of the assistant's completions.
 
     Attributes:
-      generation: how they are generated.
-      mode: how the model is asked.
-      seed: of sampling.
+      generation: the settings of generation.
+      mode: the prompt mode.
+      seed: the seed of sampling.
     """
 
     generation: GenerationConfig
@@ -172,7 +172,7 @@ class Writing:
 
 @dataclasses.dataclass(frozen=True)
 class Sampling(Writing):
-    """Parameters of the student's samples, `samples` of each example."""
+    """Parameters of the student's samples: `samples` for each example."""
 
     samples: int
 
@@ -182,7 +182,7 @@ class Retrying(Writing):
     """Parameters of the retries.
 
     Attributes:
-      samples: of each example.
+      samples: number of retries for each rejected example.
       how: the filter that rejects the first completion.
     """
 
@@ -198,7 +198,7 @@ def write(
     reading: Rendering,
     by: Folder,
 ) -> None:
-    """Writes a rationale for every example of the pool with the assistant of stage `by`."""
+    """Writes a rationale for every example of the pool, with the assistant that `by` trained."""
     asked = reading.prompts(pool, pool.digest, params.mode)
     write_rationales(params, out, "rationales", pool, asked, assistant.load(by))
 
@@ -225,7 +225,7 @@ def retry(
         if why_rejected(row, pool.by_id[row["id"]], how)
     ]
     asked = reading.prompts(pool, pool.digest, params.mode)
-    # The random numbers of a retry depend on no other example's verdict.
+    # The random stream of a retry does not depend on which other examples were rejected.
     again = [(i, i * params.samples + number) for i in rejected for number in range(params.samples)]
     if not again:
         out.write_rows("completions.jsonl", [])
@@ -243,7 +243,7 @@ def write_rationales(
     asked: Sequence[list[int] | Request],
     model: Model,
 ) -> None:
-    """Writes a rationale for each example, which may occur more than once."""
+    """Writes a rationale for each entry of `examples`, where an example may occur repeatedly."""
 
     def to_row(example: Example, completion: Completion) -> dict[str, Any]:
         text = model.tokenizer.decode(completion.ids)
@@ -268,10 +268,10 @@ def write_rationales(
 
 
 def step_logprobs(completion: Completion, tokenizer: Tokenizer) -> list[float]:
-    """Returns the mean log-probability of each step, in nats a token.
+    """Returns the mean log-probability of each step, in nats per token.
 
-    A step is a sentence or a line. The answer line is the last one, and the end token, if it was
-    written, is part of it. A token that reaches over the end of a step is part of that step.
+    A step is a sentence or a line. The answer line is the last step, and includes the end token if
+    one was written. A token that extends past the end of a step belongs to that step.
     """
     ids, logprobs = completion.ids, completion.logprobs
 
@@ -292,13 +292,13 @@ def sample(
     reading: Rendering,
     instructed: Folder | None = None,
 ) -> None:
-    """Lets the student answer every question of the pool several times, before it is taught.
+    """Samples the student's answers to every question of the pool, before it is taught.
 
-    "Teaching-Assistant-in-the-Loop" (2406.05322, ACL Findings 2024.17) has the two signals, the
-    student's self-consistency over several outputs and the assistant's confidence, and warms the
-    student up before it is asked. There they weigh the teacher's annotations. That they decide here
-    which of the assistant's rationales are kept is our choice; so are agreement with the answer of
-    the rationale, and the thresholds.
+    Two signals come from "Teaching-Assistant-in-the-Loop" (2406.05322, ACL Findings 2024.17): the
+    student's self-consistency over several outputs, and the assistant's confidence. The paper also
+    warms the student up before sampling, but it uses the signals to weight the teacher's
+    annotations. Using them to decide which of the assistant's rationales are kept is our choice; so
+    are agreement with the answer of the rationale, and the thresholds.
     """
     examples = [example for example in pool for _ in range(params.samples)]
     once = reading.prompts(pool, pool.digest, params.mode)
@@ -335,8 +335,8 @@ def stages(
 
     Args:
       by: the stage that trained the assistant.
-      mode: the prompt with which it is asked.
-      into: the names of these stages: a round's, or those for the student.
+      mode: the prompt mode in which it writes.
+      into: the rows of these stages in the table: those of a round, or those for the student.
     """
     how, filtering = config.rationales, filter_of(config)
     writing = Writing(config.generation, mode, config.seed)
@@ -345,11 +345,11 @@ def stages(
     reads = {"pool": inputs.POOL, "completed": into.completions.name}
     if how.filter == "consistency":
         reads["sampled"] = SAMPLES.name
-    if how.least_right and into == _FOR_STUDENT:  # With rounds it is refused (`checks`).
+    if how.least_right and into == _FOR_STUDENT:  # `checks` rejects it with rounds.
         reads["threshold"] = THRESHOLD.name
     if how.retries:
         generation = dataclasses.replace(config.generation, temperature=how.retry_temperature)
-        # Random numbers of their own: a sampled first completion is not written again.
+        # A seed of their own, so that retries do not repeat a sampled first completion.
         seed = zlib.crc32(f"{into.retries.name} {config.seed}".encode())
         rejects = dataclasses.replace(filtering, corruption=0.0, corruption_kind="wrong_answer")
         params = Retrying(generation, mode, seed, how.retries, rejects)

@@ -1,8 +1,9 @@
-"""BARD (2511.01470), its second phase: reinforcement learning at stated budgets.
+"""The second phase of BARD (2511.01470): reinforcement learning at stated budgets.
 
-Each step asks the student some questions, each at one budget and several times. A reply's reward is
-its accuracy times its fidelity to the budget (`budget_rollouts.reward`), and what it gets above its
-group's mean is its advantage (`training.objectives.policy`). Replies are always the model's own
+Each step asks the student some questions, each at one budget, and samples several replies to each.
+By default a reply's reward is its accuracy times its fidelity to the budget
+(`budget_rollouts.reward`). Its advantage is its reward minus the mean reward of its group
+(`training.objectives.policy`). Replies are always sampled with the current parameters
 (`methods.budget_rollouts`).
 """
 
@@ -28,7 +29,7 @@ from bridge_jax.text.thinking import thinking_of
 from bridge_jax.training.objectives.policy import Policy
 from bridge_jax.training.recorder import Guard
 
-_MARKER_TOKENS = 32  # That open and close the thinking; an estimate for plans.
+_MARKER_TOKENS = 32  # Tokens that open and close the thinking; an estimate for the planner.
 
 REINFORCED = Artifact(
     "budgets/reinforced",
@@ -41,10 +42,11 @@ REINFORCED = Artifact(
 
 
 def check(config: RunConfig, given: Inputs) -> None:
-    """Checks that the longest reply fits, before anything is trained or paid.
+    """Checks the longest reply and the number of questions, before anything is trained or paid for.
 
     Raises:
-      UserError: it exceeds a row or the model's context, or too few questions were not selected.
+      UserError: the longest reply and its prompt exceed a row or the model's context, or too few
+        questions are left that are not selected for the teacher.
     """
     reading, think, how = given.rendering("student"), config.thinking, config.reinforcement
     largest = asked_levels(config)[-1]
@@ -92,12 +94,12 @@ def reinforce(
       params: the rollouts and the training.
       out: the folder of the stage.
       pool: the questions, with their gold answers.
-      reading: renders its prompts.
-      made: the stage that has trained it so far; None is its checkpoint.
+      reading: renders the student's prompts.
+      made: the stage that has trained the student so far; None starts from its checkpoint.
       chosen: the selection, whose questions are left out; None leaves out none.
 
     Raises:
-      UserError: a loss is not finite, or a limit of `ReinforcementConfig` is broken.
+      UserError: a loss is not finite, or a limit of `ReinforcementConfig` is violated.
     """
     left_out = set(chosen.record("selection.json")["ids"]) if chosen else set()
     asked = [example for example in pool if example.id not in left_out]
@@ -114,17 +116,17 @@ def reinforce(
 
 
 def has_reference(how: ReinforcementConfig) -> bool:
-    """Returns whether the student as it was before is kept, for the KL to it."""
+    """Returns whether the student from before this training is kept as the reference of the KL."""
     return how.kl > 0 or how.most_kl > 0
 
 
 def asked_levels(config: RunConfig) -> tuple[int, ...]:
-    """Returns the budgets that are asked, from small to large."""
+    """Returns the budgets at which questions are asked, from small to large."""
     return config.reinforcement.levels or config.thinking.levels
 
 
 def guards_of(how: ReinforcementConfig) -> tuple[Guard, ...]:
-    """Returns the limits that are set on what is logged."""
+    """Returns the guards on logged metrics, for the limits that are set."""
     known = (
         Guard(
             "drift",
@@ -177,7 +179,7 @@ def guards_of(how: ReinforcementConfig) -> tuple[Guard, ...]:
 
 
 def stages(config: RunConfig) -> list[Stage]:
-    """Returns the stages of training at budgets, and what follows them."""
+    """Returns the stages of training at budgets, then reinforcement learning and its tests."""
     how, think = config.reinforcement, config.thinking
     tests = evaluation.trained_test_stages(config, REINFORCED, "reason")
     own = {test.name for test in tests}
@@ -213,9 +215,9 @@ def stages(config: RunConfig) -> list[Stage]:
 
 
 def _replies(config: RunConfig) -> OwnReplies:
-    """Returns what is written before each step, every reply at its longest."""
+    """Returns the replies of a step as the planner counts them, each at its maximum length."""
     how, think = config.reinforcement, config.thinking
-    # The tokens that open and close the thinking are not known without a tokenizer.
+    # Without a tokenizer, the number of tokens that open and close the thinking is an estimate.
     budget = max(asked_levels(config), default=0)
     new = budget + budget // 4 + _MARKER_TOKENS + think.answer_tokens
     generation = dataclasses.replace(config.generation, max_new_tokens=new)
@@ -224,7 +226,7 @@ def _replies(config: RunConfig) -> OwnReplies:
 
 
 def _check(config: RunConfig) -> None:
-    """Raises a `UserError` for settings that cannot work, before anything is trained or paid."""
+    """Raises a `UserError` for settings that cannot work, before any data is read."""
     how = config.reinforcement
     budgeted.METHOD.check(config)
     require(

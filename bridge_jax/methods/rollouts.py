@@ -1,9 +1,8 @@
-"""The parts of a training on a model's own replies: its questions, replies and rows.
+"""The shared parts of trainings on a model's own replies: questions, replies and packed rows.
 
-A feed of such a training (`training.batches.Feed`) gives the engine the new parameters in each
-step, so what is learned from is always the model's own. Replies are numbered. The number decides
-the question and the random numbers, so a training that is continued asks exactly the questions that
-would have come next.
+The feed of such a training (`training.batches.Feed`) gives the engine the current parameters in
+each step, so the training is on-policy. Replies are numbered. The number determines the question
+and the random stream, so a resumed training asks exactly the questions that would have come next.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,30 +19,30 @@ from bridge_jax.text import packing, prompts
 from bridge_jax.training.batches import filled
 
 ROLLOUTS = "rollouts.jsonl"
-WIDTH = 128  # The targets of a row are a multiple of so many, so that few steps are compiled.
+WIDTH = 128  # Targets per row are padded to a multiple of this, so that few shapes are compiled.
 
 
 def question(pool: Sequence[Example], seed: int, number: int) -> Example:
-    """Returns a question of the pool, which is shuffled anew each time it has been asked whole."""
+    """Returns question `number`; the pool is reshuffled after every pass over it."""
     epoch, at = divmod(number, len(pool))
     rng = np.random.default_rng([seed, epoch])
     return pool[int(rng.permutation(len(pool))[at])]
 
 
 def drawn_tokens(completion: Completion) -> list[int]:
-    """Returns the tokens that the model has drawn, the end token included."""
+    """Returns the tokens that the model sampled, including the end token if there is one."""
     return completion.ids if completion.end is None else [*completion.ids, completion.end]
 
 
 def packed_rows(
     spec: TrainSpec, sequences: Sequence[prompts.TrainingSequence], pad_id: int
 ) -> packing.Rows:
-    """Returns rows for a step of `spec`, in one of few shapes.
+    """Returns the packed rows of one training step, in one of few shapes.
 
     Args:
-      spec: the training.
-      sequences: one or more.
-      pad_id: fills the rows.
+      spec: the parameters of the training.
+      sequences: at least one.
+      pad_id: the token that pads the rows.
     """
     found = packing.pack(sequences, spec.train.row_tokens, pad_id)
     more = -found.target.shape[1] % min(WIDTH, spec.train.row_tokens)
@@ -69,13 +68,13 @@ class Record:
 
     def __init__(self, out: Folder | None):
         self._out = out
-        self._is_cut = False  # Whether the file has the replies of earlier steps alone.
+        self._is_cut = False  # Whether rows left by an interruption were removed from the file.
 
     def add(self, step: int, replies: Sequence[Mapping[str, Any]]) -> None:
-        """Appends rows with the number of their step."""
+        """Appends the replies of a step, each with the number of the step."""
         if not self._out:
             return
-        if not self._is_cut:  # After an interruption there may be replies of later steps.
+        if not self._is_cut:  # An interruption may leave rows of this step or later ones.
             before = [row for row in self._out.appended(ROLLOUTS) if row["step"] < step]
             self._out.write_rows(ROLLOUTS, before)
             self._is_cut = True

@@ -2,7 +2,7 @@
 
 Each round writes rationales for the pool, filters them, and continues training on those that are
 kept, together with the teacher's (STaR, 2203.14465; ReST, 2308.08998). It costs no teacher queries.
-A right answer may follow wrong reasoning: `filter=gold` compares answers alone.
+A kept rationale may still be wrong: `filter=gold` compares only the answers.
 """
 
 import dataclasses
@@ -61,9 +61,9 @@ class ContinuedTraining:
     """Parameters of a round's training.
 
     Attributes:
-      how: it is trained.
-      modes: in which it learns each rationale.
-      targets: the rationales.
+      how: the training settings.
+      modes: the prompt modes in which it learns each rationale.
+      targets: the rationales that it learns.
     """
 
     how: TrainSpec
@@ -85,7 +85,7 @@ def continue_training(
     """Continues training the assistant on the kept rationales, the teacher's and its own.
 
     Raises:
-      UserError: none of the teacher's is kept.
+      UserError: none of the teacher's rationales was kept.
     """
     items = params.targets.of_pool(pool, judged, annotated)
     said = kept_annotations(annotated, pool, params.targets.labelled)
@@ -97,14 +97,14 @@ def continue_training(
         )
     sequences = []
     for mode in params.modes:
-        if mode == "explain":  # The prompt shows the gold answer: after it no other one is learned.
+        if mode == "explain":  # The prompt shows the gold answer, so no other answer may follow.
             items = [t for t in items if is_correct(t.answer, t.example)]
         sequences += reading.sequences(items, mode)
     fit(out, "assistant", assistant.trainable(before), sequences, params.how, reading, dev)
 
 
 def stages(config: RunConfig, modes: tuple[Mode, ...]) -> list[Stage]:
-    """Returns the stages of all rounds; the assistant is asked in the last of its modes."""
+    """Returns the stages of all rounds; the assistant writes in the last of `modes`."""
     plan: list[Stage] = []
     by = rationales.ASSISTANT
     for writing, assistant in ROUNDS[: config.rationales.rounds]:
@@ -125,6 +125,6 @@ def stages(config: RunConfig, modes: tuple[Mode, ...]) -> list[Stage]:
 
 
 def last(config: RunConfig) -> Artifact:
-    """Returns the stage that leaves the assistant which writes for the student."""
+    """Returns the stage that trains the final assistant, which writes for the student."""
     done = config.rationales.rounds
     return ROUNDS[done - 1].assistant if done else rationales.ASSISTANT

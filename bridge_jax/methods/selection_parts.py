@@ -1,15 +1,16 @@
-"""Selects in parts: drafts of an assistant decide what the teacher is asked next.
+"""Selects in parts: an assistant's drafts decide which questions the teacher is asked next.
 
-The strategy chooses the first part. Before each later one the assistant is trained further, on all
+The strategy chooses the first part. Before each later part, the assistant is trained further on all
 the answers so far, and drafts rationales for other questions of the pool. A draft approximates the
-teacher's answer. Next are asked the questions whose drafts have the most n-grams that no kept
-answer has; where the pool has labels, those with wrong drafts first, since the others gain less
-from an answer.
+teacher's answer. The next part takes the questions whose drafts have the most n-grams that occur in
+no kept answer. Where the pool has labels, questions with wrong drafts come first, since the others
+gain less from an answer.
 
-Each part asks about its own questions and the earlier ones, whose answers are on the ledger. The
-last one is the selection of the run, and its answers are the annotations. The assistant that learns
-these does not continue those of the parts: it starts where it would without parts. A request
-without a reply is sent again by each later part. Retries are left to the last part.
+Each part asks about its own questions and those of earlier parts, whose answers are on the ledger.
+The selection of the last part is the selection of the run, and its answers are the annotations. The
+assistant that learns these does not continue the assistants of the parts: it starts where it would
+without parts. A request without a reply is sent again by each later part. Only the last part
+retries.
 """
 
 import dataclasses
@@ -64,12 +65,12 @@ def _part(number: int) -> Part:
 PARTS = tuple(_part(number) for number in range(1, MOST_PARTS))
 ALL = tuple(artifact for part in PARTS for artifact in part)  # In the order of reports.
 ANNOTATED = (*(part.annotations for part in PARTS), ANNOTATIONS)
-LEAST_PART = 3  # Examples of a part, at least. Our default.
+LEAST_PART = 3  # The fewest examples of a part. Our default.
 
 
 @dataclasses.dataclass(frozen=True)
 class Drafting(Writing):
-    """Parameters of the drafts; `count` questions are drawn by `draw`."""
+    """Parameters of the drafts: `count` questions, drawn at random with the seed `draw`."""
 
     count: int
     draw: int
@@ -84,7 +85,7 @@ def draft(
     by: Folder,
     chosen: Folder,
 ) -> None:
-    """Drafts rationales for questions that are not asked yet, with the assistant of stage `by`."""
+    """Drafts rationales for questions not asked yet, with the assistant that `by` trained."""
     taken = {example.id for example in selected(chosen, pool)}
     taken.update(chosen.record("selection.json")["set_aside"])
     left = [i for i, example in enumerate(pool) if example.id not in taken]
@@ -97,10 +98,10 @@ def draft(
 
 @dataclasses.dataclass(frozen=True)
 class ChoosingNext:
-    """Parameters of a further part.
+    """Parameters of a later part.
 
     Attributes:
-      count: examples that it adds.
+      count: number of examples that it adds.
       labelled: whether the gold labels of the pool are known.
     """
 
@@ -117,7 +118,7 @@ def choose_next(
     annotated: Folder,
     drafted: Folder,
 ) -> None:
-    """Adds the examples to a selection whose drafts have the most n-grams that no answer has."""
+    """Adds to a selection the examples whose drafts have the most n-grams in no kept answer."""
     encode, before = reading.tokenizer.encode, chosen.record("selection.json")
     known = [encode(row["rationale"]) for row in annotated.rows("annotations.jsonl") if row["kept"]]
     wrong: list[tuple[str, list[int]]] = []
@@ -144,7 +145,7 @@ def counts(config: RunConfig) -> list[int]:
 
 
 def selection_stages(config: RunConfig, scored: bool = True) -> list[Stage]:
-    """Returns the stages of the first part's selection, or of the whole one if there is no other.
+    """Returns the stages of the first part's selection, or of the whole one if there is one part.
 
     Args:
       scored: whether there is an assistant to score the pool.
@@ -154,7 +155,7 @@ def selection_stages(config: RunConfig, scored: bool = True) -> list[Stage]:
 
 
 def stages(config: RunConfig) -> list[Stage]:
-    """Returns the stages from the first part's selection to the teacher's answers to all parts."""
+    """Returns the stages after the first part's selection, up to the answers to all parts."""
     plan: list[Stage] = []
     sizes = counts(config)
     for number in range(len(sizes) - 1):
@@ -163,12 +164,12 @@ def stages(config: RunConfig) -> list[Stage]:
 
 
 def _stages_of(number: int, config: RunConfig, sizes: list[int]) -> list[Stage]:
-    """Returns the stages from a part's selection to the next one.
+    """Returns the stages after a part's selection, up to and including the next selection.
 
     Args:
-      number: of the part, from 0.
-      config: of the run.
-      sizes: examples of each part.
+      number: the index of the part, from 0.
+      config: the config of the run.
+      sizes: the number of examples of each part.
     """
     part, following = PARTS[number], sizes[number + 1]
     continued = PARTS[number - 1].assistant if number else None

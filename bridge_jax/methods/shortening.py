@@ -1,7 +1,8 @@
-"""Shortens long reasoning to budgets of tokens, and checks what comes back.
+"""Shortens long reasoning to token budgets, and checks the results.
 
-The teacher rewrites it, paid through the ledger, or the assistant as downloaded, at no cost. What
-is kept has the same answer, and a length within the limits of its budget, in the student's tokens.
+It is rewritten by the teacher, paid through the ledger, or by the assistant as downloaded, at no
+cost. A rewriting is kept if it has the same answer, and if its length in the student's tokens is
+within the limits of its budget.
 """
 
 import dataclasses
@@ -36,9 +37,9 @@ class Chain(TypedDict):
     """The reasoning about a question at one budget, and why it is kept or not.
 
     Attributes:
-      budget: tokens.
-      tokens: of the rationale.
-      asked: rewritings; 0 where the long reasoning is within the budget's limits itself.
+      budget: the budget, in tokens.
+      tokens: the length of the rationale.
+      asked: number of rewritings; 0 if the long reasoning itself is within the limits.
     """
 
     id: str
@@ -67,13 +68,13 @@ WRITTEN = Artifact(
 
 
 def limits(level: int, least: float, most: float) -> tuple[int, int]:
-    """Returns the fewest and the most tokens of reasoning at a budget, given their shares of it."""
+    """Returns the fewest and the most tokens of reasoning at a budget, from their shares of it."""
     # 0.55 x 100 is a little above 55 in floating point.
     return math.ceil(round(least * level, 9)), math.floor(round(most * level, 9))
 
 
 class LongReasoning(NamedTuple):
-    """Holds a question with reasoning that leads to an answer, which counts as gold."""
+    """Holds a question, reasoning about it, and the resulting answer, which counts as gold."""
 
     example: Example
     rationale: str
@@ -83,7 +84,7 @@ class LongReasoning(NamedTuple):
 def long_reasoning(
     targets: SFTTargets, pool: Examples, judged: Folder | None, annotated: Folder | None
 ) -> list[LongReasoning]:
-    """Returns the reasoning that the student would learn, with its answer as gold."""
+    """Returns the reasoning that the student would learn without budgets, its answer as gold."""
     return [
         LongReasoning(dataclasses.replace(example, answer=answer), rationale, answer)
         for example, rationale, answer in targets.of_pool(pool, judged, annotated)
@@ -96,10 +97,10 @@ class Shortening:
     """Parameters of the shorter reasoning.
 
     Attributes:
-      targets: of the student before, which are the long reasoning.
-      levels: budgets, tokens.
-      least, most: shares of its budget that reasoning must have.
-      tries: rewritings at most.
+      targets: the targets of the student before budgets, which are the long reasoning.
+      levels: the budgets, in tokens.
+      least, most: the limits of a text's length, as shares of its budget.
+      tries: the most rewritings of a text to a budget.
     """
 
     targets: SFTTargets
@@ -109,16 +110,16 @@ class Shortening:
     tries: int
 
     def rules(self, level: int, count: CountTokens) -> Rules:
-        """Returns the rules by which reasoning at a budget is kept."""
+        """Returns the rules for keeping reasoning at a budget."""
         names = "thinking.least x budget", "thinking.most x budget"
         return Rules(count, False, *limits(level, self.least, self.most), limits=names)
 
     def questions(
         self, long: Sequence[LongReasoning], count: CountTokens
     ) -> tuple[list[dict[str, Any]], list[tuple[LongReasoning, int, Rules]]]:
-        """Returns the rows of reasoning that needs no rewriting, and what has to be rewritten.
+        """Returns rows of reasoning that already fits, and (reasoning, budget, rules) to rewrite.
 
-        Reasoning that is too short for a budget is in neither: nothing makes it longer.
+        Reasoning that is too short for a budget is in neither: rewriting does not make it longer.
         """
         whole, asked = [], []
         for each in long:
@@ -145,8 +146,8 @@ class Rewriting:
 
     Attributes:
       how: the budgets, the limits and the number of tries.
-      generation: how the assistant writes.
-      seed: of sampling.
+      generation: the settings of generation.
+      seed: the seed of sampling.
     """
 
     how: Shortening
@@ -166,13 +167,13 @@ def _row(
     rules: Rules,
     count: CountTokens,
 ) -> dict[str, Any]:
-    """Returns the row of a budget."""
+    """Returns the row of `chains.jsonl` for a question at a budget."""
     found = annotation(long.example, outcomes, rules)
     return found | {"budget": level, "tokens": count(found["rationale"])}
 
 
 def _words(long: LongReasoning, level: int, rules: Rules) -> int:
-    """Returns how many words to ask for: a model cannot count the tokens of another."""
+    """Returns the number of words to ask for, since a model cannot count another's tokens."""
     words, tokens = len(long.rationale.split()), rules.count_tokens(long.rationale)
     return max(1, math.floor(min(level, rules.max_tokens) * words / tokens))
 
@@ -192,21 +193,21 @@ def pay(
       params: the budgets, the teacher and what it may cost.
       out: the folder of the stage.
       pool: the questions.
-      count: returns the number of a text's tokens, the student's.
-      workdir: of the ledger.
-      annotated, judged: the stages of the long reasoning.
+      count: counts the tokens of a text with the student's tokenizer.
+      workdir: the workdir, from whose ledger the teacher is paid.
+      annotated, judged: the folders of the stages that have the long reasoning.
 
     Raises:
-      UserError: of the teacher or the ledger; what was answered is kept.
+      UserError: the teacher or the ledger fails; the answers so far are kept.
     """
-    if not hosts.is_first():  # One asks; the others read its rows in the next stage.
+    if not hosts.is_first():  # One process asks; the others read its rows in the next stage.
         return
     long = long_reasoning(params.how.targets, pool, judged, annotated)
     whole, asked = params.how.questions(long, count)
     questions = [_question(params, each, level, rules) for each, level, rules in asked]
     teacher = _teacher(params, questions, count)
     with preemption.alone():
-        # A recorded teacher always says the same.
+        # A recorded teacher always gives the same reply.
         more = params.how.tries - 1 if params.teacher.kind in API_TEACHERS else 0
         alone = [question for question, _ in questions]
         outcomes, spend = paid.ask_questions(params, alone, teacher, more, workdir)
@@ -222,10 +223,10 @@ def pay(
 def _question(
     params: Asking, long: LongReasoning, level: int, rules: Rules
 ) -> tuple[Question, str]:
-    """Returns the question that asks to shorten reasoning to a budget, and what is recorded to it.
+    """Returns the question that asks to shorten reasoning to a budget, and the recorded reply.
 
-    A recorded teacher takes the longest recorded variant within the limits, or else the longest
-    below them, or the shortest.
+    A recorded teacher replies with the longest recorded variant within the largest length, or with
+    the shortest one if all are longer. For an API teacher, the recorded reply is "".
     """
     config, example = params.teacher, long.example
     is_api = config.kind in API_TEACHERS
@@ -240,7 +241,7 @@ def _question(
 
 
 def _variant(params: Asking, long: LongReasoning, rules: Rules) -> str:
-    """Returns the recorded variant for a budget, with its answer."""
+    """Returns the recorded variant for a budget, or the long reasoning; each with its answer."""
     texts = sorted(long.example.rationales.values(), key=rules.count_tokens)
     fitting = [text for text in texts if rules.count_tokens(text) <= rules.max_tokens]
     if fitting:
@@ -260,7 +261,7 @@ def _teacher(params: Asking, questions: Sequence[tuple[Question, str]], count: C
 
 
 def _in_order(pool: Examples, found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns rows in the order of the pool, and of budgets."""
+    """Returns the rows in the order of the pool, and by budget for each question."""
     place = {example.id: number for number, example in enumerate(pool)}
     return sorted(found, key=lambda row: (place[row["id"]], row["budget"]))
 
@@ -277,11 +278,11 @@ def rewrite(
     """Shortens the reasoning to each budget with the assistant as downloaded.
 
     Args:
-      params: the budgets, and how the assistant writes.
+      params: the budgets and the settings of generation.
       out: the folder of the stage.
       pool: the questions.
-      count: returns the number of a text's tokens, the student's.
-      annotated, judged: the stages of the long reasoning.
+      count: counts the tokens of a text with the student's tokenizer.
+      annotated, judged: the folders of the stages that have the long reasoning.
 
     Raises:
       UserError: a request and its reply exceed the assistant's context.
@@ -331,12 +332,12 @@ def stage(config: RunConfig, how: Shortening, long: Mapping[str, str], workload:
 
     Args:
       how: the budgets, the limits and the number of tries.
-      long: argument -> stage, of the long reasoning.
-      workload: of all of it, at all budgets.
+      long: argument -> stage that has the long reasoning.
+      workload: all of the long reasoning at all budgets.
     """
     reads = {"pool": inputs.POOL, "count": inputs.COUNT, **long}
     if config.thinking.shortened_by == "assistant":
-        # Sampled, so that another try is another text; with room for the largest budget.
+        # Sampled, so that each try gives another text; with room for the largest budget.
         room = config.thinking.levels[-1] + config.thinking.answer_tokens
         generation = dataclasses.replace(
             config.generation,

@@ -38,17 +38,17 @@ from bridge_jax.text import prompts
 _log = logging.getLogger(__name__)
 
 
-CountTokens = Callable[[str], int]  # Of a text, as the student reads it.
+CountTokens = Callable[[str], int]  # With the student's tokenizer.
 
 
 @dataclasses.dataclass(frozen=True)
 class Asking:
-    """Parameters of the annotations.
+    """Parameters of a stage that asks the teacher.
 
     Attributes:
-      teacher: which one, and how it is asked.
-      server: that answers; "" is the vendor's own.
-      variant: which recorded rationale a recorded teacher replies.
+      teacher: the teacher, and how it is asked.
+      server: the server that answers; "" is the vendor's own.
+      variant: which recorded rationale a recorded teacher replies with.
       budget: the caps and the ledger; in no key, since they do not change the replies.
     """
 
@@ -59,7 +59,7 @@ class Asking:
 
 
 def asking(config: RunConfig) -> Asking:
-    """Returns the parameters of a config."""
+    """Returns the `Asking` parameters of a config."""
     return Asking(config.teacher, server_of(config.teacher), config.data.rationale, config.budget)
 
 
@@ -70,12 +70,12 @@ def selected_count(config: RunConfig) -> int:
 
 
 def held_out_count(config: RunConfig) -> int:
-    """Returns the number of questions of test and dev to ask the teacher about."""
+    """Returns the number of test and dev questions to ask the teacher."""
     return config.evaluation.teacher_test + config.evaluation.teacher_dev
 
 
 def make_teacher(params: Asking, examples: Sequence[Example], count: CountTokens) -> Teacher:
-    """Returns the teacher; a recorded one can answer about `examples`."""
+    """Returns the teacher; a recorded one answers from `examples`, or from `replay_from`."""
     config = params.teacher
     if config.replay_from:
         return recorded.open_replay(Path(config.replay_from), count)
@@ -90,10 +90,10 @@ def is_paid(config: TeacherConfig) -> bool:
 
 
 def check_key(config: TeacherConfig) -> None:
-    """Checks that the key and the SDK of the teacher are there.
+    """Checks that the key and the SDK of a paid teacher are available.
 
     Raises:
-      UserError: one is not.
+      UserError: one is missing.
     """
     if is_paid(config):
         _api_teacher(config).check()
@@ -113,8 +113,9 @@ def make_request(params: Asking, example: Example) -> TeacherRequest:
         )
         return request_of(params, example.id, config.model, messages)
     chat = prompts.messages(example, "reason")
-    # The ledger identifies a request by its model and messages. Variants of a recorded teacher have
-    # the same messages, and so do questions that ask for an explanation: the model's name differs.
+    # The ledger identifies a request by its model and messages. The messages are the same for all
+    # variants of a recorded teacher, and for questions that ask for an explanation (kind `text`).
+    # So the model's name tells them apart.
     explains = "/text" if example.kind == "text" else ""
     words = tuple(Message(cast(MessageRole, m["role"]), m["content"]) for m in chat)
     said = example.rationales.get(params.variant)
@@ -131,11 +132,11 @@ def request_of(
     """Returns a request to the teacher.
 
     Args:
-      params: of the stage.
-      example_id: what it is about.
+      params: the parameters of the stage.
+      example_id: the example that it asks about.
       model: the teacher's name.
       messages: the chat.
-      said: what a recorded teacher replies, if that is known.
+      said: the reply of a recorded teacher, if it is known.
     """
     config = params.teacher
     if config.kind in API_TEACHERS:
@@ -159,7 +160,7 @@ def request_of(
 
 
 def rules_of(config: TeacherConfig, count: CountTokens) -> Rules:
-    """Returns the rules by which the teacher's rationales are kept."""
+    """Returns the rules for keeping the teacher's rationales."""
     return Rules(
         count,
         config.keep_wrong,
@@ -171,7 +172,7 @@ def rules_of(config: TeacherConfig, count: CountTokens) -> Rules:
 
 
 class Question(NamedTuple):
-    """A question to the teacher: the first request, and the rules by which replies are kept."""
+    """A question to the teacher: its first request, and the rules for keeping replies."""
 
     example: Example
     request: TeacherRequest
@@ -181,7 +182,7 @@ class Question(NamedTuple):
 def ask(
     params: Asking, examples: Sequence[Example], count: CountTokens, workdir: Path
 ) -> tuple[list[list[TeacherReply | Failure]], dict[str, Any]]:
-    """Asks about the examples, every request through the ledger of a workdir.
+    """Asks about the examples; every request goes through the ledger of a workdir.
 
     Returns:
       The outcomes per example, and the bill.
@@ -194,13 +195,13 @@ def ask(
 def ask_questions(
     params: Asking, questions: Sequence[Question], teacher: Teacher, retries: int, workdir: Path
 ) -> tuple[list[list[TeacherReply | Failure]], dict[str, Any]]:
-    """Asks questions, every request through the ledger of a workdir.
+    """Asks questions; every request goes through the ledger of a workdir.
 
     Args:
-      params: of the stage.
-      questions: of equal `rules.samples`.
-      teacher: of `params`; a recorded one holds answers to these.
-      retries: further replies to a question, where none is good.
+      params: the parameters of the stage.
+      questions: all with the same `rules.samples`.
+      teacher: the teacher of `params`; a recorded one has answers to these questions.
+      retries: the most further replies to a question, while none is good.
 
     Returns:
       The outcomes per question, and the bill.
@@ -209,7 +210,8 @@ def ask_questions(
     limits = RateLimits(config.requests_per_minute, config.tokens_per_minute)
     with open_ledger(workdir, params.budget, prices_of(config), not is_paid(config)) as ledger:
         if is_paid(config) and not config.batch:
-            with_jobs = dataclasses.replace(config, backend="google-genai")  # The other has none.
+            # Only this backend has batch jobs.
+            with_jobs = dataclasses.replace(config, backend="google-genai")
             collect_left_open(_api_teacher(with_jobs), ledger, config.batch_poll_seconds)
 
         def ask_all(
@@ -255,7 +257,7 @@ def _in_rounds(
 
 
 class PlannedRequests(NamedTuple):
-    """The plan to ask about `count` of some examples; which of them may not be known yet."""
+    """A plan to ask about `count` of `examples`; which of them may not be known yet."""
 
     params: Asking
     count: int
@@ -269,14 +271,15 @@ def check_budget(plans: Sequence[PlannedRequests], count: CountTokens, workdir: 
     answer on the ledger are free.
 
     Args:
-      plans: of the stages that ask one teacher, out of one budget; at least one.
-      count: counts tokens.
+      plans: one for each stage that asks; at least one. All have one teacher and one budget.
+      count: counts the tokens of a text.
+      workdir: the workdir, from whose ledger the teacher is paid.
 
     Returns:
-      A note where the caps may not pay for all of them; "" where they will.
+      A note if the caps may not pay for all requests; "" if they will.
 
     Raises:
-      UserError: the caps cannot pay for the cheapest request, and the ledger has no answer.
+      UserError: the ledger has none of the answers, and the caps cannot pay for a single request.
     """
     budget, settings = plans[0].params.budget, plans[0].params.teacher
     account = accounts.standing(workdir, budget)
@@ -287,7 +290,7 @@ def check_budget(plans: Sequence[PlannedRequests], count: CountTokens, workdir: 
     for params, wanted, examples in plans:
         all_of_plan = [make_request(params, example) for example in examples]
         asked += len(all_of_plan)
-        # Computing the keys of requests takes longer than making them.
+        # Keys are computed only if needed: that takes longer than making the requests.
         left_over = [r for r in all_of_plan if r.key not in known] if known else all_of_plan
         asker = make_teacher(params, examples, count)
         found = _costs(params.teacher, asker, left_over, account)
@@ -338,21 +341,21 @@ def quote(
     count: CountTokens,
     workdir: Path,
 ) -> Quote | None:
-    """Returns the most that a run may ask and pay, with every retry.
+    """Returns the most requests that a run may send and their highest cost, with every retry.
 
     If one plan has all requests, each counts at its highest possible cost. Otherwise only the caps
-    of the budget are known. Requests that the ledger has an answer to count too, so that the quote
-    of a resumed run is what it was.
+    of the budget are known. Requests with an answer on the ledger count too, so that a resumed run
+    has the same quote as before.
 
     Args:
       config: the config of the run.
       plans: the plans of the stages that ask.
       is_all: whether they include every stage that asks; some ask about what an earlier one wrote.
-      count: counts tokens.
-      workdir: whose ledger it is.
+      count: counts the tokens of a text.
+      workdir: the workdir, from whose ledger the teacher is paid.
 
     Returns:
-      None where nobody is paid: the teacher is free, or the ledger has every answer.
+      None if nobody is paid: the teacher is free, or the ledger has every answer.
     """
     budget = config.budget
     if not is_paid(config.teacher) or config.teacher.free:
@@ -369,7 +372,7 @@ def quote(
     costs = _costs(settings, make_teacher(params, examples, count), requests, account)
     rounds = settings.samples + settings.retries
     queries = min(budget.queries, rounds * min(planned, len(requests)))
-    # No example is asked about more often than in every round.
+    # An example is asked about at most once in each round.
     dearest = sorted(costs, reverse=True)[:planned]
     whole, rest = divmod(queries, rounds)
     most = rounds * sum(dearest[:whole]) + rest * (dearest[whole] if rest else 0)
@@ -379,7 +382,7 @@ def quote(
 def _costs(
     config: TeacherConfig, asker: Teacher, requests: Sequence[TeacherRequest], account: Standing
 ) -> list[int]:
-    """Returns the highest possible cost of each request, nanodollars."""
+    """Returns the highest possible cost of each request, in nanodollars."""
     price_list, in_batch = prices_of(config), config.batch and is_paid(config)
 
     def cost(request: TeacherRequest) -> int:
@@ -395,10 +398,10 @@ def _api_teacher(config: TeacherConfig) -> OpenAITeacher | GeminiTeacher:
 
 
 def _say_what_failed(name: str, tally: Tally, optional: bool) -> None:
-    """Logs how many requests have no answer, and the most common reasons.
+    """Logs how many requests have no answer, and the most common reason.
 
     Raises:
-      UserError: none has a reply, and the requests are not optional.
+      UserError: no request has a reply, and the requests are not optional.
     """
     failures = tally.failures()
     if failures and not tally.replies and not optional:
@@ -408,7 +411,7 @@ def _say_what_failed(name: str, tally: Tally, optional: bool) -> None:
 
 
 def _steps(advance: Advance, tally: Tally) -> Callable[[int, int], None]:
-    """Returns `advance` for the totals that `annotate` reports, with the counts of `tally`."""
+    """Returns an `on_reply` callback: it advances the progress bar, with the counts of `tally`."""
     shown = 0
 
     def show(done: int, _: int) -> None:

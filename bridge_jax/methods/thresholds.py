@@ -1,8 +1,9 @@
 """Chooses the threshold of the confidence filter on the dev split.
 
-The assistant answers the dev questions, whose gold answers are known or were bought. The lowest
-threshold is taken with which enough of its answers there are right, since a lower one keeps more
-for the student to learn. On a small split the share is flattering: it was the one to be chosen.
+The assistant answers the dev questions, whose gold answers are known or were bought. The threshold
+is the lowest at which enough of the kept answers are right, since a lower one keeps more for the
+student to learn. On a small split the measured share is optimistic, because the threshold was
+chosen by it.
 """
 
 import dataclasses
@@ -37,7 +38,7 @@ class ChoosingThreshold:
 
     Attributes:
       how: the filter, whose `min_mean_logprob` is chosen.
-      least_right: the share of the kept answers that are to be right.
+      least_right: the least share of the kept answers that should be right.
     """
 
     how: RationalesConfig
@@ -51,7 +52,7 @@ def choose(
     completed: Folder,
     bought: Folder | None = None,
 ) -> None:
-    """Chooses the threshold, and writes what was kept with it and what of that was right."""
+    """Chooses the threshold; writes it, the number of answers it keeps, and how many are right."""
     loose = dataclasses.replace(params.how, min_mean_logprob=_NONE)
     known = {example.id: example for example in held_out.with_answers(dev, bought)}
     written = [row for row in completed.rows("completions.jsonl") if row["id"] in known]
@@ -89,15 +90,15 @@ def choose(
 def lowest(
     answered: Sequence[tuple[float, bool]], least_right: float
 ) -> tuple[float | None, int, int]:
-    """Returns the lowest threshold with which enough answers are right, else the best one.
+    """Returns the lowest threshold at which enough answers are right, or else the best one.
 
     Args:
       answered: the mean log-probability of each answer, in nats, and whether it is right.
-      least_right: the share of the kept ones that are to be right.
+      least_right: the least share of the kept answers that should be right.
 
     Returns:
-      The threshold, how many answers it keeps, and how many of these are right; None, 0, 0 if there
-      are no answers. Of equally good ones it is the lowest.
+      The threshold, the number of answers it keeps, and how many of these are right; None, 0, 0 if
+      there are no answers. Among equally good thresholds it is the lowest.
     """
     order = sorted(answered, key=lambda pair: -pair[0])
     found: tuple[float | None, int, int] = None, 0, 0
@@ -105,7 +106,7 @@ def lowest(
     for kept, (logprob, is_right) in enumerate(order, 1):
         right += is_right
         if kept < len(order) and order[kept][0] == logprob:
-            continue  # No threshold divides them.
+            continue  # No threshold separates equal values.
         share = right / kept
         score = (True, 1.0) if share >= least_right else (False, share)
         if score >= best:
@@ -118,7 +119,7 @@ def stages(config: RunConfig, by: Artifact, mode: Mode) -> list[Stage]:
 
     Args:
       by: the stage that trained the assistant.
-      mode: the prompt with which it is asked.
+      mode: the prompt mode in which it answers.
     """
     if not config.rationales.least_right:
         return []
@@ -135,7 +136,7 @@ def stages(config: RunConfig, by: Artifact, mode: Mode) -> list[Stage]:
 
 
 def check(config: RunConfig, given: Inputs) -> None:
-    """Raises a `UserError` unless the dev split has gold answers, or bought ones."""
+    """Raises a `UserError` if no dev question will have an answer, or too many are to be bought."""
     dev = given.dev
     bare, bought = sum(e.answer is None for e in dev), config.evaluation.teacher_dev
     if bought > bare:

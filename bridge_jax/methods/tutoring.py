@@ -1,7 +1,7 @@
 """Phase 2 of BRIDGE (2512.20403): trains the student.
 
-It is instruction-tuned first. Then it learns from the assistant's rationales for the whole pool, or
-from the teacher's answers alone, which is a baseline.
+The student is instruction-tuned first. Then it learns from the assistant's rationales for the whole
+pool, or, as a baseline, from the teacher's answers alone.
 """
 
 import dataclasses
@@ -72,10 +72,10 @@ def teach(
     instructed: Folder | None = None,
     dev: Examples | None = None,
 ) -> None:
-    """Trains the student on the rationales of the whole pool, and on the assistant's logits.
+    """Trains the student on rationales for the pool, and on the assistant's logits (`predicted`).
 
-    Without the assistant's rationales (`judged`) it learns the teacher's answers alone. That is
-    direct distillation, a baseline.
+    Without the assistant's rationales (`judged`), it learns from the teacher's answers alone. That
+    is direct distillation, a baseline.
     """
     targets = params.targets.of_pool(pool, judged, annotated)
     if predicted:
@@ -87,7 +87,7 @@ def teach(
 
 
 def student_mode(config: RunConfig) -> Mode:
-    """Returns how a student that learned rationales is asked: as it was trained."""
+    """Returns the prompt mode for a student that learned rationales: that of its training."""
     return "answer" if config.form == "two_pass" else "reason"
 
 
@@ -116,5 +116,5 @@ def direct_stage(config: RunConfig, artifact: Artifact = DIRECT) -> Stage:
 
 
 def student_reads(config: RunConfig, spec: TrainSpec) -> dict[str, str]:
-    """Returns argument -> input of what a training of the student reads beside its targets."""
+    """Returns argument -> input or stage that a student's training reads besides its targets."""
     return inputs.POOL_TO_STUDENT | instruction_reads(config) | dev_reads(spec)

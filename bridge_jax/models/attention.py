@@ -1,8 +1,8 @@
-"""Scaled dot-product attention with grouped heads, rotary positions, and the kernels of the chips.
+"""Scaled dot-product attention: grouped heads, rotary positions, and kernels for TPU and GPU.
 
 The kernels are JAX's splash attention for TPU and cuDNN's flash attention (2205.14135) for GPU.
 Neither writes the S x S scores to memory. Splash attention reads segment ids and skips blocks that
-are masked whole; cuDNN is given the mask.
+are fully masked; cuDNN is given a dense mask.
 """
 
 import math
@@ -16,19 +16,19 @@ from jax.sharding import PartitionSpec
 from bridge_jax.models.config import Kernel, Rope
 from bridge_jax.parallel.sharding import RULES, axis_size, on_each_device
 
-# Without a kernel:
+# Plain attention, without a kernel:
 LONG = 1024  # Rows up to this length are computed in parts, longer ones in chunks.
-PARTS, PART = 4, 64  # Parts of a row, at most, and queries of a part, at least.
-CHUNK_QUERIES = 512  # Queries of a chunk, at most; the backward pass computes its scores again.
-LANES = 128  # A block of splash attention is a multiple of this,
-KERNEL_BLOCK_TOKENS = 512  # and at most this: its inputs must fit in a core's memory together.
-RESIDUALS = "attention"  # Names what the kernel keeps: its output, and the sums of its softmax.
+PARTS, PART = 4, 64  # Most parts of a row, and fewest queries of a part.
+CHUNK_QUERIES = 512  # Most queries of a chunk, whose scores the backward pass recomputes.
+LANES = 128  # Block sizes of splash attention are multiples of this,
+KERNEL_BLOCK_TOKENS = 512  # and at most this: all inputs of a block must fit in a core's memory.
+RESIDUALS = "attention"  # Checkpoint name of what the kernel keeps: output, softmax sums.
 
 
 class Rotation(NamedTuple):
-    """Rotary positions (RoFormer, 2104.09864) in the layout of two halves.
+    """Rotary positions (RoFormer, 2104.09864), in the layout that pairs the two halves of a head.
 
-    Sines and cosines of the angles of each position: f32[B, S, 1, H/2] each.
+    `sin` and `cos` are those of each position's angles: f32[B, S, 1, H/2] each.
     """
 
     sin: jax.Array
@@ -36,12 +36,12 @@ class Rotation(NamedTuple):
 
 
 def frequencies(rope: Rope, head_dim: int) -> np.ndarray:
-    """Returns f32[H/2], radians a token."""
+    """Returns the rotary frequencies f32[H/2], in radians per token."""
     half = head_dim // 2
     plain = rope.theta ** (-np.arange(half) / half)
     if not rope.original_context:
         return (plain / rope.factor).astype(np.float32)
-    # 1 where a wavelength is short and kept, 0 where it is long and stretched.
+    # `keep` is 1 for short wavelengths, which are kept, and 0 for long ones, which are stretched.
     turns = rope.original_context * plain / (2 * math.pi)
     keep = np.clip((turns - rope.low) / (rope.high - rope.low), 0, 1)
     return (plain * (keep + (1 - keep) / rope.factor)).astype(np.float32)
@@ -54,7 +54,7 @@ def rotation(rope: Rope, head_dim: int, positions: jax.Array) -> Rotation:
 
 
 def rotate(x: jax.Array, by: Rotation) -> jax.Array:
-    """Rotates f[B, S, N, H]."""
+    """Returns the heads f[B, S, N, H], rotated by the angles of their positions."""
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     rotated = jnp.concatenate(
         [first * by.cos - second * by.sin, second * by.cos + first * by.sin], -1
@@ -63,7 +63,7 @@ def rotate(x: jax.Array, by: Rotation) -> jax.Array:
 
 
 class SlidingWindow(NamedTuple):
-    """Limits a query to the last `size` slots, its own included, if `applies` (bool[]) is true."""
+    """Limit of a query to the last `size` positions, its own included, if `applies` (bool[])."""
 
     size: int
     applies: jax.Array
@@ -97,18 +97,18 @@ def attention(
     window: SlidingWindow | None = None,
     kernel: Kernel = "plain",
 ) -> jax.Array:
-    """Returns f[B, S, N, H].
+    """Returns the attention output f[B, S, N, H].
 
     Args:
       query: f[B, S, N, H].
       key, value: f[B, S, K, H]; K divides N, and N / K query heads share a key head.
-      segments: int32[B, S], of packed rows; 0 is padding.
+      segments: int32[B, S], segment ids of packed rows; 0 is padding.
       scale: multiplies the scores.
-      softcap: c * tanh(scores / c), before the mask (Gemma 2, 2408.00118).
-      window: how far back a query attends, where it is not all the way.
+      softcap: c in c * tanh(scores / c), applied before the mask (Gemma 2, 2408.00118).
+      window: how far back a query attends; None is all the way.
       kernel: the implementation; shapes that it does not support use the plain one. Results agree
-        up to rounding, except at padding: there a query attends to nothing in one implementation,
-        and to other padding in another.
+        up to rounding, except at padding, where a query has all keys masked in one implementation
+        and attends to other padding in another.
     """
     if kernel == "splash" and splash_takes(query):
         return splash(query, key, value, segments, scale, softcap, window)
@@ -121,7 +121,7 @@ def attention(
     if steps <= LONG:
         parts = []
         size = max(PART, -(-steps // PARTS))
-        for start in range(0, steps, size):  # They see no key that comes after them.
+        for start in range(0, steps, size):  # A part needs no keys after its end.
             end = min(start + size, steps)
             seen = key[:, :end], value[:, :end], mask[:, :, start:end, :end]
             parts.append(_plain(query[:, start:end], *seen, scale, softcap))
@@ -132,7 +132,7 @@ def attention(
     query = jnp.pad(query, ((0, 0), (0, missing), (0, 0), (0, 0)))
     mask = jnp.pad(mask, ((0, 0), (0, 0), (0, missing), (0, 0)))
 
-    @jax.checkpoint  # Otherwise the backward pass would keep the scores of all chunks.
+    @jax.checkpoint  # Otherwise the scores of all chunks would be kept for the backward pass.
     def part(_: None, chunk: tuple[jax.Array, jax.Array]):
         return None, _plain(chunk[0], key, value, chunk[1], scale, softcap)
 
@@ -150,7 +150,7 @@ def _plain(
     scale: float,
     softcap: float | None,
 ) -> jax.Array:
-    """Returns f[B, S, N, H]; the query heads that share a key head are rows of one product."""
+    """Returns f[B, S, N, H]; query heads that share a key head are rows of one matrix product."""
     batch, steps, heads, dim = query.shape
     slots, kv_heads = key.shape[1], key.shape[2]
     grouped = (query * jnp.asarray(scale, query.dtype)).reshape(batch, steps, kv_heads, -1, dim)
@@ -162,7 +162,7 @@ def _plain(
     if softcap is not None:
         scores = softcap * jnp.tanh(scores / softcap)
     scores = jnp.where(mask[:, :, None], scores, jnp.finfo(jnp.float32).min)
-    # The maximum only keeps exp in range. Dividing after the product divides fewer numbers.
+    # The maximum only keeps exp in range. Dividing after the product takes fewer divisions.
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
     total = weights.sum(-1)[..., None]  # B K G S 1
     weights = weights.astype(value.dtype).reshape(batch, kv_heads, -1, slots)
@@ -172,7 +172,7 @@ def _plain(
 
 
 def splash_takes(query: jax.Array) -> bool:
-    """Returns whether splash attention pays: for rows that are not short."""
+    """Returns whether the rows are long enough for splash attention to pay off."""
     return query.shape[1] >= LANES
 
 
@@ -210,14 +210,14 @@ def splash(
 
 
 def cudnn_takes(query: jax.Array, softcap: float | None) -> bool:
-    """Returns whether cuDNN can compute this, on cards since Ampere."""
+    """Returns whether cuDNN supports this on an Ampere or newer GPU."""
     steps, dim = query.shape[1], query.shape[3]
     narrow = query.dtype in (jnp.bfloat16, jnp.float16)
     return steps % 2 == 0 and narrow and softcap is None and dim <= 128 and dim % 8 == 0
 
 
 def _splash_kernel(heads: int, steps: int, window: int | None, softcap: float | None) -> Any:
-    """Returns (f[N, S, H], f[K, S, H], f[K, S, H], int32[S]) -> f[N, S, H]."""
+    """Returns a function (f[N, S, H], f[K, S, H], f[K, S, H], int32[S]) -> f[N, S, H]."""
     from jax.experimental.pallas.ops.tpu import splash_attention
 
     shape = (steps, steps)
@@ -245,10 +245,10 @@ def _splash_kernel(heads: int, steps: int, window: int | None, softcap: float | 
 def _on_each_chip(
     function: Any, query: jax.Array, key: jax.Array, value: jax.Array, segments: jax.Array
 ) -> jax.Array:
-    """Runs a kernel for one chip on each chip's rows and heads.
+    """Runs a single-chip kernel on each chip's rows and heads.
 
-    Where `tensor` does not divide the KV heads, each chip gets copies of those that its query heads
-    share.
+    If `tensor` does not divide the KV heads, they are repeated, so that each chip gets copies of
+    those that its query heads share.
     """
     copies = math.lcm(key.shape[2], axis_size("tensor")) // key.shape[2]
     if copies > 1:

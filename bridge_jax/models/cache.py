@@ -1,13 +1,15 @@
-"""The keys and values of the sequences that are generated, and attention over them.
+"""The KV cache of generation, and attention over it.
 
-Each layer has a cache of its own, with a slot for each sequence. Position p of a sequence is in
-place p of its slot; in a local layer, whose window is shorter than the longest sequence, in place
-p modulo the places: a ring, which keeps the last positions alone. Nothing is padded on the left.
+Each layer has its own cache, with one slot per sequence. Position p of a sequence is stored at
+place p of its slot. In a local layer, a slot may have fewer places than the longest sequence has
+tokens (`places_of`). It is then a ring: position p is stored at p modulo the number of places, and
+only the last positions are kept. There is no left padding.
 
-Of slots longer than `CHUNK_PLACES`, only the chunks up to the fullest one's end are read.
+Slots are read whole, unless their number of places is a larger multiple of `CHUNK_PLACES`. Then
+they are read in chunks, only up to the end of the fullest slot.
 
-Letters of shapes: G rows of tokens, S tokens in a row, B slots, T places of a slot, N query heads,
-K key and value heads, Q query heads to a key head, H head.
+Letters of shapes: G rows of tokens, S tokens per row, B slots, T places per slot, N query heads,
+K key and value heads, Q query heads per key head, H head width.
 """
 
 import functools
@@ -21,15 +23,15 @@ from jax.sharding import PartitionSpec
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.parallel.sharding import BATCH, axis_size, on_each_device
 
-CHUNK_PLACES = 512  # Places that are read at once; longer slots are read in a loop.
+CHUNK_PLACES = 512  # Places per chunk of a long slot.
 
 
 class LayerCache(NamedTuple):
-    """Keys and values of a layer, as matrix products take them.
+    """Keys and values of a layer, with axes in the order that matrix products need.
 
     Attributes:
-      keys, values: [K, B, T, H] each: of the compute dtype, bf16 or int8 (`DecoderConfig.cache`).
-      key_scales, value_scales: f32[K, B, T], which int8 is multiplied by; otherwise None.
+      keys, values: [K, B, T, H] each, in the compute dtype, bf16 or int8 (`DecoderConfig.cache`).
+      key_scales, value_scales: f32[K, B, T], factors of the int8 entries; None for other dtypes.
     """
 
     keys: jax.Array
@@ -39,12 +41,12 @@ class LayerCache(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Locates tokens in a cache.
+    """Locations of tokens in a cache.
 
     Attributes:
-      positions: int32[G, S], of each token in its sequence; those of a row follow each other.
-      slots: int32[G], of each row, counted on its own chip; B and more are written nowhere. None
-        if row g is in slot g.
+      positions: int32[G, S], position of each token in its sequence; consecutive within a row.
+      slots: int32[G], slot of each row, numbered within its chip. A row with a number beyond the
+        chip's last slot is not written. None if row g is in slot g.
       last: int32[G], the highest position that the row's slot holds after this call.
     """
 
@@ -54,11 +56,12 @@ class Places(NamedTuple):
 
 
 def places_of(config: DecoderConfig, length: int, ahead: int) -> tuple[int, ...]:
-    """Returns T of each layer.
+    """Returns T, the number of places per slot, for each layer.
 
     Args:
-      length: the longest sequence.
-      ahead: tokens of a sequence that are written before the first of them attends.
+      config: config of the decoder.
+      length: tokens of the longest sequence.
+      ahead: most tokens of a sequence that are written before the first of them attends.
     """
     if not config.window or not any(config.local):
         return (length,) * config.num_layers
@@ -69,7 +72,7 @@ def places_of(config: DecoderConfig, length: int, ahead: int) -> tuple[int, ...]
 def init_cache(
     config: DecoderConfig, slots: int, length: int, ahead: int
 ) -> tuple[LayerCache, ...]:
-    """Returns empty caches of `slots` slots; the other arguments are those of `places_of`."""
+    """Returns one empty cache of `slots` slots per layer; for other arguments see `places_of`."""
 
     dtypes = {"compute": config.dtype, "bf16": jnp.bfloat16, "int8": jnp.int8}
 
@@ -83,19 +86,19 @@ def init_cache(
 
 
 def cache_spec(kv_heads: int) -> PartitionSpec:
-    """Returns how keys and values are split over the mesh that is set."""
+    """Returns the partition spec of keys and values on the current mesh (`jax.set_mesh`)."""
     return PartitionSpec(_specs(kv_heads)[1], BATCH)
 
 
 def copy_slots(
     cache: tuple[LayerCache, ...], sources: jax.Array, targets: jax.Array
 ) -> tuple[LayerCache, ...]:
-    """Copies slots; what a chip copies stays on it.
+    """Copies slots, each chip within its own part of the cache.
 
     Args:
-      cache: of each layer.
-      sources, targets: int32[C], C for each chip, counted on it; copied one after the other up to
-        the first source of -1.
+      cache: one cache per layer.
+      sources, targets: int32[C] on each chip, slots numbered within the chip. They are copied in
+        order, up to the first source of -1.
     """
 
     def copy(cache: tuple[LayerCache, ...], sources: jax.Array, targets: jax.Array):
@@ -124,15 +127,16 @@ def cached_attention(
     softcap: float | None,
     window: int | None,
 ) -> tuple[jax.Array, LayerCache]:
-    """Writes keys and values, and attends to all positions before, the query's own included.
+    """Writes keys and values to the cache, and attends to positions up to each query's own.
 
-    All rows are written before any attends, so rows of one sequence may follow each other.
+    All rows are written before any row attends, so consecutive parts of one sequence may be several
+    rows of the same call.
 
     Args:
       query: f[G, S, N, H].
       key, value: f[G, S, K, H].
-      cache: of this layer.
-      places: of the tokens.
+      cache: cache of this layer.
+      places: where the tokens go in the cache.
       scale, softcap: as in `attention.attention`.
       window: how many positions a query attends to, its own included; None is all.
 
@@ -163,13 +167,13 @@ def _attend(
     window: int | None,
     group: int,
 ) -> tuple[jax.Array, LayerCache]:
-    """`cached_attention` on one chip; `group` is Q of the whole model."""
+    """Computes `cached_attention` on one chip; `group` is Q of the whole model."""
     cache = _written(key, value, cache, places)
     return _mixed(query, cache, places, scale, softcap, window, group), cache
 
 
 def _written(key: jax.Array, value: jax.Array, cache: LayerCache, places: Places) -> LayerCache:
-    """Returns the cache of one chip with new keys and values."""
+    """Returns the cache of one chip with the new keys and values in it."""
     size = cache.keys.shape[2]
     slots = jnp.arange(len(key)) if places.slots is None else places.slots
     at = (slots[:, None], places.positions % size)
@@ -186,14 +190,14 @@ def _written(key: jax.Array, value: jax.Array, cache: LayerCache, places: Places
 
 
 def _read_heads(heads: int, kv_heads: int, group: int) -> tuple[int, Callable[[Any], Any]]:
-    """Returns how many key heads the `heads` query heads of a chip read, and what selects them.
+    """Returns the number of key heads that a chip's `heads` query heads read, and a selector.
 
-    Where tensor does not divide the key heads, each chip has them all and reads its own.
+    If `tensor` does not divide the key heads, every chip holds all of them and selects its own.
     """
     if heads >= group * kv_heads:
         return kv_heads, lambda kept: kept
     first = jax.lax.axis_index("tensor") * heads
-    if heads % group and group % heads:  # One for each query head.
+    if heads % group and group % heads:  # One key head per query head.
         return heads, lambda kept: jnp.take(kept, (first + jnp.arange(heads)) // group, axis=0)
     own = max(1, heads // group)
     return own, lambda kept: jax.lax.dynamic_slice_in_dim(kept, first // group, own)
@@ -208,7 +212,7 @@ def _mixed(
     window: int | None,
     group: int,
 ) -> jax.Array:
-    """Returns what the queries of one chip read from its cache, f[G, S, N, H]."""
+    """Returns the attention output f[G, S, N, H] of one chip's queries over its cache."""
     rows, steps, heads, dim = query.shape
     size = cache.keys.shape[2]
     positions, slots, last = places
@@ -226,10 +230,10 @@ def _mixed(
     found = jnp.zeros(asked.shape, jnp.float32)
 
     def part(start: Any, state: Any, count: int) -> Any:
-        """Adds the places from `start` on to a streaming softmax."""
+        """Adds `count` places from `start` on to a streaming softmax."""
         best, total, mixed = state
         place = start + jnp.arange(count)
-        # The position that is in each place.
+        # The position that each place holds.
         there = last[:, None, None] - (last[:, None, None] - place) % size  # G 1 T
         seen = (there <= positions[..., None]) & (there >= 0)  # G S T
         if window is not None:
@@ -261,13 +265,13 @@ def _mixed(
     if size <= CHUNK_PLACES:
         _, total, mixed = part(0, begin, size)
     else:
-        # In chunks only if they divide T: the last one would reach beyond the end.
+        # Chunks must divide T; otherwise the last one would reach beyond the end.
         count = CHUNK_PLACES if size % CHUNK_PLACES == 0 else size
         filled = jnp.minimum(last.max() + 1, size)
         parts = (filled + count - 1) // count
         step = lambda i, state: part(i * count, state, count)  # noqa: E731
         _, total, mixed = jax.lax.fori_loop(0, parts, step, begin)
-    # A row that is in no slot attends to nothing.
+    # A row that is in no slot attends to nothing, so its total is 0.
     mixed = (
         (mixed / jnp.maximum(total, 1e-30)).astype(query.dtype).reshape(own, rows, steps, -1, dim)
     )
@@ -275,6 +279,6 @@ def _mixed(
 
 
 def _specs(kv_heads: int, heads: int = 0) -> tuple[str | None, str | None]:
-    """Returns the mesh axis of the query heads and of the key heads: tensor where it divides."""
+    """Returns the mesh axes of query and key heads: "tensor" if it divides them, else None."""
     parts = axis_size("tensor")
     return tuple("tensor" if count % parts == 0 else None for count in (heads, kv_heads))  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""The shape of a decoder: one dataclass for all families (`bridge_jax.models.hub.families`)."""
+"""The config of a decoder: one dataclass for all families (`bridge_jax.models.hub.families`)."""
 
 import dataclasses
 from typing import Any, Literal
@@ -17,11 +17,12 @@ class Rope:
 
     Attributes:
       theta: base of the frequencies.
-      factor: frequencies are divided by it (position interpolation, 2306.15595); with
+      factor: divides the frequencies (position interpolation, 2306.15595); with
         `original_context`, only the low ones.
-      original_context: tokens before Llama 3.1 stretched its context; 0 is linear scaling.
-      low, high: Llama 3.1's `low_freq_factor` and `high_freq_factor`: wavelengths above
-        original_context / low are divided, below original_context / high kept, between blended.
+      original_context: context in tokens before Llama 3.1 extended it; 0 is linear scaling.
+      low, high: Llama 3.1's `low_freq_factor` and `high_freq_factor`. Frequencies with a wavelength
+        above original_context / low are divided by `factor`, those with one below
+        original_context / high are kept, and those between are blended.
     """
 
     theta: float = 10_000.0
@@ -33,33 +34,34 @@ class Rope:
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-    """A decoder.
+    """The architecture of a decoder, and how it is computed.
 
     Attributes:
       vocab_size (V), model_dim (D), num_layers (L), num_heads (N), num_kv_heads (K), head_dim (H),
         mlp_dim (F): the sizes.
-      rope: of all layers, or of those with full attention.
-      local_rope: of the layers with a window; None is `rope`.
-      window: tokens that a local layer sees, itself included.
-      local: which of the L layers are local; empty is none.
+      rope: rotary positions of all layers, or of the full-attention layers if `local_rope` is set.
+      local_rope: rotary positions of the local layers; None is `rope`.
+      window: tokens that a query in a local layer attends to, its own included.
+      local: whether each of the L layers is local (sliding-window); empty if none is.
       norm_eps: epsilon of the RMS norms.
-      norm_offset: added to a norm's scale: Gemma stores scale - 1.
+      norm_offset: added to a norm's scale, since Gemma stores scale - 1.
       post_norms: attention and MLP have a norm after them as well as before.
       qkv_bias: queries, keys and values have a bias.
       qk_norm: queries and keys are normed over H before they are rotated.
-      activation: of the MLP's gate.
+      activation: activation of the MLP's gate.
       scale_embedding: embeddings are multiplied by sqrt(D).
-      query_scale: attention scores are multiplied by it; None is H^-1/2.
-      attention_softcap, final_softcap: c * tanh(scores / c) on attention scores and logits.
-      tied: the head is the embedding, transposed.
-      max_positions: the context that the checkpoint was trained for.
-      lora: the adapter, None without one.
-      param_dtype: of the parameters; an adapter's are f32.
-      dtype: of activations; norms, softmax and losses are f32.
-      matmul: the dtype in which projections and the head multiply; None is `dtype`.
-      kernel: of attention (`bridge_jax.models.attention`).
-      remat: what of a layer the backward pass recomputes (`TrainConfig.remat`).
-      cache: in what the keys and values of a generation are kept (`GenerationConfig.cache`).
+      query_scale: factor of the attention scores; None is H^-1/2.
+      attention_softcap, final_softcap: c in c * tanh(x / c), for attention scores and logits; None
+        applies no cap.
+      tied: the head is the transposed embedding.
+      max_positions: the context length that the checkpoint was trained for.
+      lora: the adapter; None if there is none.
+      param_dtype: dtype of the parameters; an adapter's are always f32.
+      dtype: dtype of activations; norms, softmax and losses are f32.
+      matmul: dtype in which projections and the head multiply; None is `dtype`.
+      kernel: attention kernel (`bridge_jax.models.attention`).
+      remat: what the backward pass recomputes of a layer (`TrainConfig.remat`).
+      cache: dtype of the keys and values in generation (`GenerationConfig.cache`).
     """
 
     vocab_size: int
@@ -95,20 +97,21 @@ class DecoderConfig:
 
     @property
     def matmul_dtype(self) -> Any:
-        """The dtype in which projections and the head multiply: all that weights need to run."""
+        """The dtype in which projections and the head multiply; generation needs no wider one."""
         return self.dtype if self.matmul is None else self.matmul
 
 
 def computing_on(
     config: DecoderConfig, model: ModelConfig | None = None, device: Any = None
 ) -> DecoderConfig:
-    """Returns `config` with the dtypes and the kernel of a device, as `model` chooses them.
+    """Returns `config` with the dtypes and attention kernel for a device, as `model` chooses them.
 
-    bf16 on TPU and GPU. On a CPU, activations are f32, and so are products unless asked otherwise.
+    Activations and products are bf16 on TPU and GPU. On a CPU, activations are f32, and so are
+    products unless `model.matmul` is bfloat16.
 
     Args:
       model: its choices; None takes the defaults.
-      device: by default the first.
+      device: the first device by default.
     """
     model, device = model or ModelConfig(), device or jax.devices()[0]
     kernel = best_kernel(device) if model.attention == "auto" else "plain"
@@ -118,7 +121,7 @@ def computing_on(
 
 
 def best_kernel(device: Any) -> Kernel:
-    """Returns the attention kernel for a device: cuDNN's flash attention needs an Ampere GPU."""
+    """Returns the attention kernel for a device: cuDNN's needs an Ampere or newer GPU."""
     if device.platform == "tpu":
         return "splash"
     capability = str(getattr(device, "compute_capability", ""))  # "9.0"; on ROCm "gfx942"

@@ -1,11 +1,12 @@
-"""FLOPs, memory traffic and traffic between chips of a step, by arithmetic.
+"""FLOPs, memory traffic and inter-chip traffic of a step, computed from its shapes.
 
-XLA's own count of a compiled step takes the body of a scan once, so it is of no use here. Matrix
-products and attention are counted; norms, rotations and softmax are not. All figures are sums over
-the chips. F = forward pass over the layers.
+XLA's cost analysis of a compiled step counts the body of a scan only once, so it cannot be used
+here. Matrix products and attention are counted; norms, rotations and softmax are not. All figures
+are totals over all chips. F is a forward pass over the layers.
 
-    training      F + head, its double backward (once for an adapter), F again where activations are
-                  recomputed, and head again where a chip has more than `head.KEPT_LOGITS`
+    training      F + head, twice that for the backward pass (once with an adapter), F again if
+                  activations are recomputed, and head again if a chip has more logits than
+                  `head.KEPT_LOGITS`
     scoring       F + head at the answer tokens
     generation    F of the prompts, then F + head for each token
 """
@@ -23,13 +24,13 @@ from bridge_jax.models.projection import is_adapted
 from bridge_jax.parallel.sharding import filled_rows
 
 F32 = 4
-# A layer's activations that go through memory in a pass, in multiples of its widths: each is
-# written once and read about twice.
+# How often each activation of a layer crosses the memory bus in a pass: it is written once and read
+# about twice.
 TOUCHES = 3
 
 
 class Cost(NamedTuple):
-    """Of one step: floating point operations, bytes to and from memory, bytes between chips."""
+    """Cost in floating-point operations, bytes to and from memory, and bytes between chips."""
 
     flops: float
     bytes: float
@@ -41,19 +42,19 @@ class Cost(NamedTuple):
 
 
 def layer_parameters(config: DecoderConfig) -> int:
-    """Returns the entries of the matrices of all layers."""
+    """Returns the number of entries in the matrices of all layers."""
     c = config
     attention = 2 * c.model_dim * c.head_dim * (c.num_heads + c.num_kv_heads)
     return c.num_layers * (attention + 3 * c.model_dim * c.mlp_dim)
 
 
 def head_parameters(config: DecoderConfig) -> int:
-    """Returns the entries of the output head."""
+    """Returns the number of entries in the output head."""
     return config.vocab_size * config.model_dim
 
 
 def adapter_parameters(config: DecoderConfig) -> int:
-    """Returns the entries of the adapter."""
+    """Returns the number of entries in the adapter."""
     c, lora = config, config.lora
     if lora is None:
         return 0
@@ -78,42 +79,42 @@ def train_step(config: DecoderConfig, train: TrainConfig, targets: int, mesh: An
     if train.remat == "attention" and config.kernel == "splash":
         flops -= _scores(config, rows * steps, steps)
     logits = rows * targets // train.accumulate * config.vocab_size
-    if logits // (data * fsdp * mesh.shape["tensor"]) > KEPT_LOGITS:  # of a chip
-        flops += head  # Chunk by chunk, it computes its logits twice.
+    if logits // (data * fsdp * mesh.shape["tensor"]) > KEPT_LOGITS:  # per chip
+        flops += head  # Streamed in chunks, it computes its logits twice.
 
     width = _bytes(config)
     trained, kept = _trained(config), _kept_bytes(config)
     passes = 2 + again
     micro = train.accumulate
-    weights = data * fsdp * kept * passes * micro  # every replica reads them all
-    # Gradient read, parameter and two moments read and written.
+    weights = data * fsdp * kept * passes * micro  # every data x fsdp part reads all of them
+    # Reads the gradient; reads and writes the parameter and two moments.
     update = data * trained * F32 * 7
     traffic = (
         weights + update + _activations(config, rows * steps, steps, width) * (passes + backward)
     )
 
-    gathered = 2 * micro * kept + micro * trained * F32  # gathers, and one scatter
+    gathered = 2 * micro * kept + micro * trained * F32  # all-gathers, and a reduce-scatter
     between = data * gathered * (fsdp - 1)
     between += 2 * trained * F32 * (data - 1)
-    sums = 2 * (1 + again + 1)  # after attention and after the MLP, in each pass
+    sums = 2 * (1 + again + 1)  # after attention and MLP, in each pass
     between += _tensor_sums(config, rows * steps, mesh) * sums
     return Cost(flops, traffic, between)
 
 
 def model_flops(config: DecoderConfig, rows: int, steps: int, targets: int) -> float:
-    """Returns the FLOPs that the mathematics of a training step needs, nothing computed twice.
+    """Returns the model FLOPs of a training step: those it needs without any recomputation.
 
-    Model FLOPs utilisation (2204.02311, appendix B) is their share of what the chips can do.
+    Model FLOPs utilisation (2204.02311, appendix B) is their rate as a share of the chips' peak.
     """
     backward = 1 if config.lora else 2
     head = 2 * head_parameters(config) * rows * targets
-    # `_forward` has the adapter; its own gradients are what a frozen matrix does without.
+    # `_forward` includes the adapter. Unlike frozen matrices, it also has weight gradients.
     gradients = 2 * adapter_parameters(config) * rows * steps
     return (_forward(config, rows * steps, steps) + head) * (1 + backward) + gradients
 
 
 def scoring_step(config: DecoderConfig, rows: int, width: int, targets: int, mesh: Any) -> Cost:
-    """Returns the cost of a batch of `rows` sequences of `width` tokens."""
+    """Returns the cost of scoring `targets` tokens each in `rows` sequences of `width` tokens."""
     data, fsdp = mesh.shape["data"], mesh.shape["fsdp"]
     tokens, kept = rows * width, _kept_bytes(config)
     flops = _forward(config, tokens, width) + 2 * head_parameters(config) * rows * targets
@@ -125,14 +126,14 @@ def scoring_step(config: DecoderConfig, rows: int, width: int, targets: int, mes
 def generation_step(
     config: DecoderConfig, rows: int, width: int, new: int, prefilled: int, mesh: Any
 ) -> Cost:
-    """Returns the cost of `rows` prompts of `width` tokens and `new` tokens after each.
+    """Returns the cost of prefilling `rows` prompts of `width` tokens and decoding `new` each.
 
     Args:
       rows: sequences that are decoded together.
-      width: tokens of a prompt.
-      new: tokens that are decoded after it.
-      prefilled: tokens of prompts that are read together.
-      mesh: sizes of its axes.
+      width: tokens per prompt.
+      new: tokens that are decoded after each prompt.
+      prefilled: prompt tokens per prefill call.
+      mesh: only its axis sizes are read.
     """
     data, fsdp = mesh.shape["data"], mesh.shape["fsdp"]
     plain, size = dataclasses.replace(config, kernel="plain"), _bytes(config)
@@ -145,7 +146,7 @@ def generation_step(
     )
     total, slots = layers + head_parameters(config), width + new
     matrices = 2 * total * rows
-    # The cache is read whole at every token.
+    # Every token reads the whole cache.
     attend = 4 * config.num_layers * config.num_heads * config.head_dim * slots * rows
     a_token = Cost(
         matrices + attend,
@@ -182,7 +183,7 @@ def _activations(config: DecoderConfig, tokens: int, context: int, width: int) -
 
 
 def _tensor_sums(config: DecoderConfig, tokens: int, mesh: Any) -> float:
-    """Returns the bytes of one sum over `tensor` of every layer's output."""
+    """Returns the bytes of one all-reduce over `tensor` of each layer's output."""
     outputs = config.num_layers * tokens * config.model_dim * _bytes(config)
     return 2 * (mesh.shape["tensor"] - 1) * outputs
 
@@ -193,7 +194,7 @@ def _trained(config: DecoderConfig) -> int:
 
 
 def _kept_bytes(config: DecoderConfig) -> int:
-    """Returns the bytes of the weights where a model is trained or scores: int8 kernels are one."""
+    """Returns the bytes of the weights in training and scoring; int8 kernels take one per entry."""
     width = _bytes(config)
     kernel = 1 if config.lora and config.lora.base == "int8" else width
     return layer_parameters(config) * kernel + head_parameters(config) * width

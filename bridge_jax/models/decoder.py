@@ -1,16 +1,15 @@
 """The decoder: one pure function of (params, tokens), for training, scoring and generation.
 
-It returns the final hidden states. The head is applied by its users (`bridge_jax.models.head`) to
-the positions they need, in chunks of the vocabulary, so no B x S x V array exists.
-All families are one code path with switches in `DecoderConfig`; layers differ only in whether they
-are local, so one compiled body serves all. Generation uses the same layers one by one (`extend`),
-each with its weights and its cache in arrays of their own: out of stacked arrays, a CPU or GPU
-would copy the weights of a layer at every token. Left out: dropout outside of LoRA adapters (none
-of the supported checkpoints was trained with it).
+It returns the final hidden states. Callers apply the head (`bridge_jax.models.head`) to the
+positions they need, in chunks of the vocabulary, so that no B x S x V array exists.
+All families share one code path with switches in `DecoderConfig`. Layers differ only in whether
+they are local, so one compiled body serves all. Generation runs the same layers one by one
+(`extend`), with separate weight and cache arrays per layer: with stacked arrays, a CPU or GPU would
+copy a layer's weights at every token. There is no dropout outside of LoRA adapters, since none of
+the supported checkpoints was trained with it.
 
-Comments give the shape of what their line computes: B batch, S positions that are computed, T slots
-that are attended to (those of the cache, or S), D model, N query heads, K key and value heads,
-H head, F mlp, V vocabulary, L layers.
+Comments give the shape that their line computes: B batch, S positions of this call, D model width,
+N query heads, K key and value heads, H head width, F MLP width, V vocabulary, L layers.
 """
 
 import functools
@@ -53,10 +52,10 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Returns f[..., D], normed and scaled over the last axis.
+        """Returns `x`, normed and scaled over the last axis.
 
         Args:
-          x: f[..., D], or f[..., H] of the heads' norms.
+          x: f[..., D], or f[..., H] for the norms of queries and keys.
         """
         offset = self.config.norm_offset
         init = nn.initializers.zeros if offset else nn.initializers.ones
@@ -64,7 +63,7 @@ class RMSNorm(nn.Module):
         scale: Any = self.param("scale", init, (x.shape[-1],), self.config.param_dtype)
         wide = x.astype(jnp.float32)
         wide = wide * jax.lax.rsqrt(jnp.mean(wide**2, -1, keepdims=True) + self.config.norm_eps)
-        if offset:  # Gemma scales before it rounds, the others after.
+        if offset:  # Gemma scales before rounding, the others after.
             return (wide * (offset + scale.astype(jnp.float32))).astype(x.dtype)
         return wide.astype(x.dtype) * scale.astype(x.dtype)
 
@@ -91,8 +90,8 @@ class Attention(nn.Module):
           x: f[B, S, D], normed.
           rotate_by: the rotation of each position.
           is_local: bool[], whether the sliding window applies in this layer; with a cache, static.
-          segments: int32[B, S], those of packed rows; None while generating.
-          places, cache: while generating, the tokens' places in the cache of this layer.
+          segments: int32[B, S], segment ids of packed rows; None in generation.
+          places, cache: in generation, where the tokens go in the cache, and this layer's cache.
         """
         c = self.config
         n, k, h = c.num_heads, c.num_kv_heads, c.head_dim
@@ -134,7 +133,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """The gated feed-forward part (GLU variants, 2002.05202)."""
+    """Gated feed-forward block (GLU variants, 2002.05202)."""
 
     config: DecoderConfig
 
@@ -148,13 +147,13 @@ class MLP(nn.Module):
         c = self.config
         gate = Projection(c, ("embed", "mlp"), (c.mlp_dim,), name="gate")(x)  # B S F
         up = Projection(c, ("embed", "mlp"), (c.mlp_dim,), name="up")(x)  # B S F
-        activate = jax.nn.silu if c.activation == "silu" else jax.nn.gelu  # its tanh form
+        activate = jax.nn.silu if c.activation == "silu" else jax.nn.gelu  # tanh form
         hidden = constrain(activate(gate) * up, "batch", None, "mlp")  # B S F
         return Projection(c, ("mlp", "embed"), (c.model_dim,), name="down")(hidden)  # B S D
 
 
 class Layer(nn.Module):
-    """Attention and MLP, each after a norm (Gemma: between two) and added to the stream."""
+    """Attention and MLP, each with a norm before it (Gemma: also after) and a residual sum."""
 
     config: DecoderConfig
 
@@ -168,21 +167,21 @@ class Layer(nn.Module):
         places: Places | None = None,
         cache: LayerCache | None = None,
     ) -> tuple[jax.Array, LayerCache | None]:
-        """Returns the new stream f[B, S, D], and the layer's cache with these tokens in it.
+        """Returns the new residual stream f[B, S, D], and the layer's cache with these tokens.
 
         Args:
-          x: f[B, S, D], the stream of the layer before.
-          is_local: bool[], whether it is a local one; with a cache, static.
-          rotations: that of a layer; where local layers have another, that too.
-          segments: int32[B, S], those of packed rows; None while generating.
-          places, cache: while generating, the tokens' places in the cache of this layer.
+          x: f[B, S, D], the residual stream before this layer.
+          is_local: bool[], whether this layer is local; with a cache, static.
+          rotations: one for all layers or, if local layers differ, (full, local).
+          segments: int32[B, S], segment ids of packed rows; None in generation.
+          places, cache: in generation, where the tokens go in the cache, and this layer's cache.
         """
         c = self.config
 
         def norm(name: str, y: jax.Array) -> jax.Array:
             return RMSNorm(c, name=name)(y)
 
-        # One body for all layers: a local one takes the second rotation, where there are two.
+        # One body serves all layers: a local layer takes the second rotation, if there are two.
         rotation = rotations[0]
         if len(rotations) == 2:
             rotation = jax.tree.map(
@@ -203,7 +202,7 @@ class Layer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Tokens to final hidden states."""
+    """The decoder module, from tokens to final hidden states."""
 
     config: DecoderConfig
 
@@ -214,7 +213,7 @@ class Decoder(nn.Module):
         Args:
           tokens: int32[B, S].
           positions: int32[B, S], restarting at 0 for each packed segment.
-          segments: int32[B, S], those of packed rows; 0 is padding.
+          segments: int32[B, S], segment ids of packed rows; 0 is padding.
         """
         c = self.config
         table = ("vocab", "embed"), (c.vocab_size, c.model_dim)
@@ -248,16 +247,16 @@ class Decoder(nn.Module):
 
 
 def _embed(config: DecoderConfig, embedding: jax.Array, tokens: jax.Array) -> jax.Array:
-    """Returns the stream f[B, S, D] before the first layer."""
+    """Returns the residual stream f[B, S, D] before the first layer."""
     x = constrain(_looked_up(embedding, tokens).astype(config.dtype), "batch", None, None)
     return x * jnp.asarray(config.model_dim**0.5, config.dtype) if config.scale_embedding else x
 
 
 def _looked_up(table: jax.Array, tokens: jax.Array) -> jax.Array:
-    """Returns the rows f[B, S, D] of a table f[V, D].
+    """Returns the rows f[B, S, D] of a table f[V, D] for tokens int32[B, S].
 
-    Where `tensor` splits V, each chip looks up the rows that it has, and the others' are added: to
-    gather the table would move V rows for few.
+    If `tensor` splits V, each chip looks up the rows that it holds, and the results are summed over
+    `tensor`. Gathering the table instead would move all V rows to use a few.
     """
     parts = axis_size("tensor")
     if parts == 1 or len(table) % parts or len(tokens) % axis_size(*BATCH):
@@ -274,7 +273,7 @@ def _looked_up(table: jax.Array, tokens: jax.Array) -> jax.Array:
 
 
 def _rotations(config: DecoderConfig, positions: jax.Array) -> tuple[Rotation, ...]:
-    """Returns the rotation of positions int32[B, S]; where local layers have another, that too."""
+    """Returns the rotations of positions int32[B, S]: one or, if local layers differ, two."""
     found = (rotation(config.rope, config.head_dim, positions),)
     if config.local_rope is None or not any(config.local):
         return found
@@ -286,7 +285,7 @@ def _is_local(config: DecoderConfig) -> tuple[bool, ...]:
 
 
 def unstacked(params: Params) -> Params:
-    """Returns the parameters with a tree for each layer, as `extend` wants them."""
+    """Returns the parameters with one tree per layer, as `extend` takes them."""
     stacked = params["layers"]
     count = len(jax.tree.leaves(stacked)[0])
     layers = tuple(jax.tree.map(lambda a, i=i: a[i], stacked) for i in range(count))
@@ -300,14 +299,14 @@ def extend(
     places: Places,
     cache: tuple[LayerCache, ...],
 ) -> tuple[jax.Array, tuple[LayerCache, ...]]:
-    """Returns f[B, S, D] after the final norm, and the caches with these tokens in them.
+    """Returns f[B, S, D] after the final norm, and the caches with these tokens added.
 
     Args:
-      config: of the decoder, without an adapter.
-      params: `unstacked`.
-      tokens: int32[B, S], S following tokens of a sequence in each row.
-      places: of the tokens in the cache.
-      cache: of each layer (`cache.init_cache`).
+      config: config of the decoder, without an adapter.
+      params: parameters as `unstacked` returns them.
+      tokens: int32[B, S], S consecutive tokens of a sequence in each row.
+      places: where the tokens go in the cache.
+      cache: one cache per layer (`cache.init_cache`).
     """
     x, found = _embed(config, params["embedding"], tokens), []
     rotations = _rotations(config, places.positions)
@@ -328,7 +327,7 @@ def init(config: DecoderConfig, key: jax.Array) -> Params:
 
 
 def abstract(config: DecoderConfig, mesh: Mesh) -> Params:
-    """Returns the parameters as `jax.ShapeDtypeStruct`s, each with its place on the mesh."""
+    """Returns the parameters as `jax.ShapeDtypeStruct`s with their shardings on the mesh."""
     boxed = _boxed_shapes(config)
     return jax.tree.map(
         lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s),
@@ -338,7 +337,7 @@ def abstract(config: DecoderConfig, mesh: Mesh) -> Params:
 
 
 def abstract_unstacked(config: DecoderConfig, mesh: Mesh) -> Params:
-    """Returns the parameters of `abstract` as `unstacked` has them."""
+    """Returns the parameters of `abstract` with one tree per layer, as in `unstacked`."""
     params = abstract(config, mesh)
 
     def of_layer(a: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
@@ -351,7 +350,7 @@ def abstract_unstacked(config: DecoderConfig, mesh: Mesh) -> Params:
 
 
 def init_adapter(config: DecoderConfig, mesh: Mesh, key: jax.Array) -> Params:
-    """Returns a fresh adapter for `config.lora`, which changes nothing before it is trained."""
+    """Returns a new adapter for `config.lora`; until it is trained, it changes no output."""
     shardings = jax.tree.map(lambda a: a.sharding, projection.split(abstract(config, mesh))[0])
     return jax.jit(
         lambda key: projection.split(nn.unbox(init(config, key)))[0], out_shardings=shardings
@@ -368,7 +367,7 @@ def hidden_states(
 ) -> jax.Array:
     """Returns f[B, S, D] for packed rows; segment 0 is padding.
 
-    `dropout` is the random key of the adapter's dropout, while training.
+    `dropout` is the random key for the adapter's dropout; None turns dropout off.
     """
     rngs = None if dropout is None else {"dropout": dropout}
     found: Any = Decoder(config).apply({"params": params}, tokens, positions, segments, rngs=rngs)
@@ -376,16 +375,16 @@ def hidden_states(
 
 
 def output_head(config: DecoderConfig, params: Params) -> Head:
-    """Returns the output table f[V, D], its own or the tied embedding, with its soft cap."""
+    """Returns the output head: its own table f[V, D] or the tied embedding, and its soft cap."""
     table = params["embedding"] if config.tied else params["head"]
     return Head(table, config.final_softcap, config.matmul_dtype)
 
 
 def count_parameters(config: DecoderConfig) -> int:
-    """Returns how many numbers the parameters hold, an adapter's too, a tied embedding once."""
+    """Returns the number of parameters, including any adapter; a tied embedding counts once."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_boxed_shapes(config)))
 
 
-@functools.cache  # A run needs those of its few models many times.
+@functools.cache  # A run asks for its few models many times.
 def _boxed_shapes(config: DecoderConfig) -> Params:
     return jax.eval_shape(functools.partial(init, config), jax.random.key(0))

@@ -1,4 +1,4 @@
-"""The vocabulary head as one stream over its table: what is predicted, without N x V logits.
+"""The output head, streamed over chunks of the vocabulary: log-probabilities, entropy and top k.
 
 For logits z the streaming sums m = max z, s = sum exp(z - m) and w = sum exp(z - m) (z - m) give
 lse = m + log s, log-probabilities z - lse and the entropy log s - w / s, in nats. The gradient of
@@ -6,11 +6,12 @@ the logits of a row, for the cotangents g of log p at some ids and h of the entr
 
     dz = onehot(ids) g - p (sum g + h (log p + H)),    p = exp(z - lse),
 
-and needs neither the sums nor the order of the chunks: the backward pass streams as well. It reads
-the logits of the forward pass where they were kept, and computes those of a chunk again otherwise.
+and needs neither the running sums nor the order of the chunks, so the backward pass streams as
+well. It reads the logits of the forward pass if they were kept, and otherwise recomputes them chunk
+by chunk.
 
-On a mesh every chip streams its own rows of the table: what they found is combined over the axis of
-the vocabulary, which takes a few numbers for each prediction. The width of a chunk is gathered.
+On a mesh every chip streams its own rows of the table. The results are combined over the vocabulary
+axis, which takes a few numbers per prediction. If the width D is split, each chunk is gathered.
 """
 
 import dataclasses
@@ -27,14 +28,15 @@ from jax.sharding import PartitionSpec
 from bridge_jax.models.projection import matmul
 from bridge_jax.parallel.sharding import RULES, on_each_device
 
-# Logits of a chunk on a chip (f32, 64 MiB), unless so many rows leave less than `CHUNK_COLUMNS`.
+# Most logits of a chunk on a chip (f32, 64 MiB), except that a chunk never has fewer than
+# `CHUNK_COLUMNS` columns, however many rows there are.
 CHUNK_LOGITS = 1 << 24
 CHUNK_COLUMNS = 1024
-# The k largest of so few are found by repeated arg-max: `top_k` sorts whole rows on a GPU.
+# Up to this k, the k largest are found by repeated argmax: `top_k` sorts whole rows on a GPU.
 FEW = 2
-# Logits of which the largest is found first, where the k largest are wanted.
+# Logits per block of the top-k search, which first takes the maximum of each block.
 TOP_K_BLOCK_LOGITS = 128
-# Up to so many logits on a chip (f32, 512 MiB) are kept for the backward pass. Our default.
+# Up to this many logits per chip (f32, 512 MiB) are kept for the backward pass. Our default.
 KEPT_LOGITS = 1 << 27
 
 
@@ -43,8 +45,8 @@ class Head(NamedTuple):
 
     Attributes:
       table: f[V, D].
-      softcap: logits become c * tanh(logits / c); None leaves them.
-      dtype: in which they are multiplied; None is that of the hidden states.
+      softcap: c in c * tanh(logits / c); None applies no cap.
+      dtype: dtype in which table and hidden states are multiplied; None is that of the latter.
     """
 
     table: jax.Array
@@ -52,7 +54,7 @@ class Head(NamedTuple):
     dtype: Any = None
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """Returns f32[..., V] for f[..., D]: for few positions, or few entries of the table."""
+        """Returns all logits f32[..., V] of f[..., D]; for few positions or a small table."""
         found = matmul("...D,VD->...V", hidden, self.table, self.dtype or hidden.dtype)
         return found if self.softcap is None else self.softcap * jnp.tanh(found / self.softcap)
 
@@ -62,8 +64,8 @@ class TokenStatistics(NamedTuple):
 
     Attributes:
       nll, entropy: f32[N], nats.
-      margin: f32[N], 1 - (p1 - p2) of the two likeliest tokens: 1 where they are equally likely.
-      predicted: int32[N], the likeliest token, the first of equals.
+      margin: f32[N], 1 - (p1 - p2) of the two likeliest tokens: 1 if they are equally likely.
+      predicted: int32[N], the likeliest token; the first one on ties.
     """
 
     nll: jax.Array
@@ -86,20 +88,21 @@ class Top(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """Sets how a head is streamed; the results are the same to rounding.
+    """Settings of the streaming, which change results only by rounding.
 
     Attributes:
-      chunk: columns of logits that exist at once on a chip; by `CHUNK_LOGITS` if it is None.
-      kept: the most logits that are kept for the backward pass on a chip.
+      chunk: columns of logits in a chunk on a chip; None derives them from `CHUNK_LOGITS`.
+      kept: most logits that a chip keeps for the backward pass.
     """
 
     chunk: int | None = None
     kept: int = KEPT_LOGITS
 
     def columns(self, rows: int, vocab: int) -> int:
-        """Returns the size of a chunk, of `rows` predictions and `vocab` entries on a chip.
+        """Returns the columns of a chunk, for `rows` predictions and `vocab` entries on a chip.
 
-        By default, the size between half the most and the most that leaves the smallest last chunk.
+        By default this is the size, between half the maximum and the maximum, that leaves the
+        smallest remainder.
         """
         if self.chunk:
             return min(vocab, self.chunk)
@@ -110,7 +113,7 @@ class Stream:
         return min(range(most, most // 2, -TOP_K_BLOCK_LOGITS), key=lambda size: vocab % size)
 
     def keeps(self, rows: int, vocab: int) -> bool:
-        """Returns whether the logits are kept for the backward pass."""
+        """Returns whether a chip keeps its logits for the backward pass."""
         return rows * vocab <= self.kept
 
 
@@ -120,13 +123,13 @@ STREAM = Stream()
 def token_statistics(
     hidden: jax.Array, head: Head, targets: jax.Array, stream: Stream = STREAM
 ) -> TokenStatistics:
-    """Returns the NLL of `targets`, and the entropy, margin and arg-max of every prediction.
+    """Returns the NLL of `targets`, and the entropy, margin and argmax of every prediction.
 
     Args:
       hidden: f[N, D], after the final norm.
-      head: of V logits.
+      head: the output head, with V logits.
       targets: int32[N].
-      stream: how.
+      stream: how the head is streamed.
     """
     wanted = _wanted(hidden, head, 2, None, stream)
     found: Any = _predict(hidden, head.table, targets[:, None], wanted)
@@ -140,10 +143,10 @@ def top(hidden: jax.Array, head: Head, k: int, among: int, stream: Stream = STRE
 
     Args:
       hidden: f[N, D], after the final norm.
-      head: of V logits.
+      head: the output head, with V logits.
       k: K, at most `among`.
-      among: ids from here on are left out, though not from the probabilities.
-      stream: how.
+      among: ids from here on are not returned, but the probabilities are over all V ids.
+      stream: how the head is streamed.
     """
     none = jnp.zeros((hidden.shape[0], 0), jnp.int32)
     found: Any = _predict(hidden, head.table, none, _wanted(hidden, head, k, among, stream))
@@ -157,9 +160,9 @@ def logprobs_at(
 
     Args:
       hidden: f[N, D], after the final norm.
-      head: of V logits.
+      head: the output head, with V logits.
       ids: int32[N, K].
-      stream: how.
+      stream: how the head is streamed.
     """
     found: Any = _predict(hidden, head.table, ids, _wanted(hidden, head, 0, None, stream))
     return found.logprobs
@@ -167,7 +170,7 @@ def logprobs_at(
 
 @dataclasses.dataclass(frozen=True)
 class _Wanted:
-    """Soft cap and dtype; the `k` likeliest of the first `among` ids; how the table is streamed."""
+    """Static settings: soft cap and dtype, top `k` of the first `among` ids, and the streaming."""
 
     softcap: float | None
     dtype: Any
@@ -197,7 +200,7 @@ class _Sums(NamedTuple):
     weighted: jax.Array
 
     def below(self, most: jax.Array) -> "_Sums":
-        """Returns the same sums for a larger m."""
+        """Returns the same sums, rescaled to a larger m."""
         less = self.most - most
         scale = jnp.exp(less)
         return _Sums(most, scale * self.total, scale * (self.weighted + less * self.total))
@@ -206,10 +209,10 @@ class _Sums(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Residuals:
-    """Holds what the backward pass reads.
+    """Residuals that the backward pass reads.
 
-    `logits` are those of each chunk, f32[N, C], if they are kept. Without `trains_table` the table
-    gets no gradient.
+    `logits` holds those of each chunk, f32[N, C], if they are kept. Without `trains_table` the
+    table gets no gradient.
     """
 
     hidden: jax.Array
@@ -228,7 +231,7 @@ def _predict(hidden: jax.Array, table: jax.Array, ids: jax.Array, wanted: _Wante
 
 
 def _forward(hidden: Any, table: Any, ids: Any, wanted: _Wanted):
-    """Takes `CustomVJPPrimal`s, which say whether anything is differentiated by them."""
+    """Takes `CustomVJPPrimal`s, whose `perturbed` tells whether their gradient is wanted."""
     found, logsumexp, logits = _stream(hidden.value, table.value, ids.value, wanted, keep=True)
     return found, _Residuals(
         hidden.value, table.value, ids.value, found.top.ids, logsumexp, found.entropy, logits,
@@ -250,8 +253,8 @@ def _stream(
             (sums, at_ids, best), size = run, logits.shape[1]
             most = jnp.maximum(sums.most, logits.max(-1))
             sums = sums.below(most)
-            # Both sums in one loop would write exp(z - m) to memory on a CPU, which takes longer
-            # than to compute it twice: the barrier hides that it is the same.
+            # If both sums shared exp(z - m), a CPU would write it to memory, which takes longer
+            # than computing it twice. The barrier hides from XLA that it is the same.
             apart = jax.lax.platform_dependent(
                 most, cpu=jax.lax.optimization_barrier, default=lambda most: most
             )
@@ -265,7 +268,7 @@ def _stream(
             if wanted.k:
                 if wanted.among is not None:
                     named = first + start + jnp.arange(size)
-                    # Not -inf, which marks what was taken already.
+                    # Not -inf, which marks logits that were taken already.
                     logits = jnp.where(named < wanted.among, logits, jnp.finfo(jnp.float32).min)
                 values, at = _top_k(logits, min(wanted.k, size))
                 best = _best(wanted.k, best, Top(first + start + at, values))
@@ -281,7 +284,7 @@ def _stream(
 
         size, logits = wanted.stream.columns(count, vocab), None
         if keep and wanted.stream.keeps(count, vocab):
-            # Few chunks, in arrays of their own: one for all would be cleared first, and copied.
+            # The few chunks are separate arrays: a single one would be zeroed first, and copied.
             chunks = []
             for start in range(0, vocab, size):
                 run, chunk = step(run, start, min(size, vocab - start))
@@ -310,7 +313,7 @@ def _stream(
 
 
 def _backward(wanted: _Wanted, kept: _Residuals, cotangents: _Predictions):
-    """Returns the gradients of hidden states and table, and None for the ids."""
+    """Returns the gradients of the hidden states and the table, and None for the ids."""
     axes = _axes(kept.table)
     pairs = (kept.ids, cotangents.logprobs), (kept.top_ids, cotangents.top.logprobs)
     pairs = [(ids, g) for ids, g in pairs if not isinstance(g, SymbolicZero)]
@@ -325,7 +328,7 @@ def _backward(wanted: _Wanted, kept: _Residuals, cotangents: _Predictions):
         first = _first(axes, vocab)
 
         def step(rows: jax.Array, z: jax.Array, start: Any) -> tuple[jax.Array, Any]:
-            """Returns what a chunk adds to the gradient of the hidden states, and its table's."""
+            """Returns a chunk's part of the gradient by `hidden`, and the gradient of its rows."""
             size = z.shape[1]
             logprobs = z - lse[:, None]
             factor = -by_ids.sum(-1, keepdims=True)
@@ -385,7 +388,7 @@ _predict.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 class _Axes(NamedTuple):
-    """The mesh axes of predictions, vocabulary and width; none outside of a mesh."""
+    """The mesh axes that split predictions, vocabulary and width; empty outside of a mesh."""
 
     rows: tuple[str, ...] = ()
     vocab: tuple[str, ...] = ()
@@ -393,9 +396,9 @@ class _Axes(NamedTuple):
 
 
 def _axes(table: jax.Array) -> _Axes:
-    """Returns the axes by the rules, without those of one device.
+    """Returns the mesh axes by `RULES`, without those of size 1.
 
-    A side of the table that they do not divide is not split.
+    A dimension of the table that its mesh axes do not divide is not split.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
@@ -411,12 +414,12 @@ def _axes(table: jax.Array) -> _Axes:
 
 
 def _first(axes: _Axes, vocab: int) -> Any:
-    """Returns the id of the first of the `vocab` rows of the table that this chip has."""
+    """Returns the id of the first of the `vocab` table rows that this chip holds."""
     return jax.lax.axis_index(axes.vocab) * vocab if axes.vocab else 0
 
 
 def _rows(table: jax.Array, start: Any, size: int, dtype: Any, axes: _Axes) -> jax.Array:
-    """Returns rows of this chip's table, of the whole width: f[C, D]."""
+    """Returns rows of this chip's part of the table, gathered to full width: f[C, D]."""
     rows = jax.lax.dynamic_slice_in_dim(table, start, size).astype(dtype)
     return jax.lax.all_gather(rows, axes.embed, axis=1, tiled=True) if axes.embed else rows
 
@@ -430,7 +433,7 @@ def _logits(
 
 
 def _over_chunks(step: Callable[[Any, Any, int], Any], run: Any, vocab: int, size: int) -> Any:
-    """Returns the last state of `run = step(run, start, size)`; the last chunk may be shorter."""
+    """Folds `run = step(run, start, size)` over the chunks; the last chunk may be shorter."""
     whole, rest = divmod(vocab, size)
     if whole == 1:
         run = step(run, 0, size)
@@ -440,10 +443,10 @@ def _over_chunks(step: Callable[[Any, Any, int], Any], run: Any, vocab: int, siz
 
 
 def _top_k(logits: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """Returns the k largest of f32[N, C] and their places, as `jax.lax.top_k`.
+    """Returns the k largest of f32[N, C] and their indices, like `jax.lax.top_k`.
 
-    They are in the k blocks of the largest maxima, so only those are searched. In the order of
-    their places: of equal logits, the first ones are found.
+    They are in the k blocks with the largest maxima, so only these are searched. The blocks stay in
+    index order, so that of equal logits the first ones are found.
     """
     count, size = logits.shape
     if size % TOP_K_BLOCK_LOGITS or 4 * k * TOP_K_BLOCK_LOGITS > size:
@@ -459,9 +462,9 @@ def _top_k(logits: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _largest(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """Returns the k largest of f32[N, C] and their places, as `jax.lax.top_k`.
+    """Returns the k largest of f32[N, C] and their indices, like `jax.lax.top_k`.
 
-    Few are searched one after the other: a GPU sorts whole rows otherwise.
+    Up to `FEW` are found one after the other, since `top_k` sorts whole rows on a GPU.
     """
     if not 0 < k <= FEW:
         return jax.lax.top_k(values, k)
@@ -475,7 +478,7 @@ def _largest(values: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _best(k: int, *found: Top) -> Top:
-    """Returns the `k` best of all that were found; of equals, the first."""
+    """Returns the `k` best of several sets of candidates; the first ones on ties."""
     ids, values = (jnp.concatenate(parts, axis=1) for parts in zip(*found))
     values, at = _largest(values, k)
     return Top(jnp.take_along_axis(ids, at, axis=1), values)

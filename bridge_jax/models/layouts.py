@@ -1,10 +1,10 @@
-"""Chooses the meshes of a model: one to train and score it, one to generate with it.
+"""The choice of a model's meshes: one for training and scoring, one for generation.
 
-Training cuts parameters, gradients and moments over `fsdp` (ZeRO-3, 1910.02054), and gathers a
-layer's weights for thousands of tokens at once. Generation would gather all weights for every
-token; so each chip, or a few by `tensor`, keeps all of them, and the others hold copies (`data`).
-Both meshes have the same devices in the same order: a jitted function can read from the one and
-write to the other.
+Training shards parameters, gradients and moments over `fsdp` (ZeRO-3, 1910.02054), and gathers a
+layer's weights for thousands of tokens at once. Generation would have to gather all weights for
+every token. Instead each chip, or each small group of chips along `tensor`, holds all weights, and
+these groups are replicas along `data`. Both meshes have the same devices in the same order, so that
+one jitted function can read from one mesh and write to the other.
 """
 
 import dataclasses
@@ -31,18 +31,19 @@ from bridge_jax.parallel.sharding import (
     slice_count,
 )
 
-# Of a chip's memory, for weights and the cache in generation; the rest is for activations and the
-# compiler's buffers. Our default.
+# Share of a chip's memory for weights, training state and the cache in generation; the rest is for
+# activations and the compiler's buffers. Our default.
 ROOM = 0.8
 
 
 class Use(NamedTuple):
-    """Describes the use of a model, as far as its layout depends on it.
+    """The use of a model, as far as its layout depends on it.
 
     Attributes:
-      rows, slots: of the cache in generation: completions at a time, and tokens of each, its
-        prompt included.
-      in_training: it also generates between training steps, beside its moments.
+      rows, slots: size of the generation cache: completions at a time, and tokens of each,
+        including its prompt.
+      in_training: whether the model also generates between training steps, while the training
+        state stays in memory.
     """
 
     rows: int = GenerationConfig.batch_size
@@ -51,7 +52,7 @@ class Use(NamedTuple):
 
 
 class Layouts(NamedTuple):
-    """The sizes of a model's meshes, and notes on what could not be as it was asked for."""
+    """The axis sizes of a model's meshes, and notes for the user on changed sizes and memory."""
 
     training: MeshConfig
     generation: MeshConfig
@@ -59,7 +60,7 @@ class Layouts(NamedTuple):
 
 
 class Meshes(NamedTuple):
-    """The meshes of a model, and notes on what could not be as it was asked for."""
+    """The meshes of a model, and notes for the user on changed sizes and memory."""
 
     training: Mesh
     generation: Mesh
@@ -75,10 +76,10 @@ def choose(
     """Returns the meshes of a model.
 
     Args:
-      config: of the model, its compute dtype and adapter included.
-      wanted: the sizes that were asked for.
-      devices: all of them by default; they may be those of another machine.
-      use: what it does.
+      config: the model's config, with its compute dtype and adapter.
+      wanted: the requested sizes.
+      devices: all devices by default; they may belong to another machine.
+      use: how the model is used.
 
     Raises:
       UserError: the sizes do not match the number of devices.
@@ -93,17 +94,18 @@ def choose(
 def layouts(
     config: DecoderConfig, wanted: MeshConfig, devices: int, slices: int, memory: float, use: Use
 ) -> Layouts:
-    """Decides the sizes of a model's meshes.
+    """Chooses the axis sizes of a model's meshes.
 
-    `tensor` has to divide the query heads and the MLP, `fsdp` the width of the model. For
-    generation `tensor` is as small as the memory allows: its sums at every layer take time.
+    `tensor` must divide the number of query heads and the MLP width, and `fsdp` the model width.
+    For generation `tensor` is by default as small as memory allows, since its all-reduces in every
+    layer take time.
 
     Args:
-      config: of the model, its compute dtype and adapter included.
-      wanted: the sizes that were asked for.
-      devices, slices: their numbers.
-      memory: bytes of a device.
-      use: what the model does.
+      config: the model's config, with its compute dtype and adapter.
+      wanted: the requested sizes.
+      devices, slices: number of devices and of slices.
+      memory: bytes of memory of a device.
+      use: how the model is used.
 
     Raises:
       UserError: the sizes do not match the number of devices.
@@ -161,7 +163,7 @@ def layouts(
 
 
 def as_generated(config: DecoderConfig, cache: Any = "compute") -> DecoderConfig:
-    """Returns the config of a model that generates: adapter merged, for products alone."""
+    """Returns the config for generation: adapter merged, parameters in the matmul dtype."""
     return dataclasses.replace(
         config,
         lora=None,
@@ -175,9 +177,9 @@ def as_generated(config: DecoderConfig, cache: Any = "compute") -> DecoderConfig
 def _with_room(
     config: DecoderConfig, among: list[MeshConfig], training: MeshConfig, room: float, use: Use
 ) -> tuple[MeshConfig, int]:
-    """Returns the sizes to generate with, and the bytes that they take of a chip.
+    """Returns the mesh sizes for generation, and the bytes that they take per chip.
 
-    The first of `among` that have room, else what takes least.
+    These are the first sizes of `among` that fit in `room`, or those that need least if none does.
     """
     mesh = abstract_mesh(training)
     held = state_bytes(config, mesh) if use.in_training else held_bytes(config, mesh)
@@ -192,9 +194,9 @@ def _with_room(
 
 
 def held_bytes(config: DecoderConfig, mesh: Any, trained: bool = False) -> int:
-    """Returns the bytes on a chip of the weights as they were read, which stay beside copies.
+    """Returns the bytes per chip of the weights as loaded, which stay beside any copy of them.
 
-    Those of a model that was trained with an adapter have it apart, over a base that may be int8.
+    A model trained with an adapter keeps the adapter separate from its base, which may be int8.
     """
     if trained and config.lora:
         return local_bytes(decoder.abstract(in_training(config), mesh))
@@ -202,25 +204,25 @@ def held_bytes(config: DecoderConfig, mesh: Any, trained: bool = False) -> int:
 
 
 def generation_weights(config: DecoderConfig, mesh: Any) -> decoder.Params:
-    """Returns the parameters that generation reads, each with its place on the generation mesh."""
+    """Returns the abstract parameters that generation reads, with their shardings on `mesh`."""
     return decoder.abstract(as_generated(config), mesh)
 
 
 def in_training(config: DecoderConfig) -> DecoderConfig:
-    """Returns the config with the dtype of training: f32, or that of products if frozen."""
+    """Returns the config with parameters as trained: f32, or the matmul dtype under an adapter."""
     dtype = config.matmul_dtype if config.lora else jnp.float32
     return dataclasses.replace(config, param_dtype=dtype)
 
 
 def cache_bytes(config: DecoderConfig, mesh: Any, rows: int, slots: int) -> int:
-    """Returns the bytes on a chip of the keys and values of `rows` sequences of `slots` tokens."""
+    """Returns the bytes per chip of the keys and values of `rows` sequences of `slots` tokens."""
     whole = costs.cache_bytes(config, filled_rows(rows, mesh), slots)
     heads = 1 if config.num_kv_heads % mesh.shape["tensor"] else mesh.shape["tensor"]
     return whole // (batch_devices(mesh) * heads)
 
 
 def state_bytes(config: DecoderConfig, mesh: Any) -> int:
-    """Returns the bytes on a chip of what is trained and its two moments, and of what is frozen."""
+    """Returns the bytes per chip of the parameters, and of two moments for each trained one."""
     params = decoder.abstract(in_training(config), mesh)
     trained, frozen = projection.partition(config, params)
     return 3 * local_bytes(trained) + local_bytes(frozen)

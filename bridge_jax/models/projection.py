@@ -1,11 +1,11 @@
-"""Dense layers: their products, and their low-rank adapters (LoRA, 2106.09685).
+"""Dense layers: their matrix products and low-rank adapters (LoRA, 2106.09685).
 
-Matrices are multiplied in a dtype of their own and summed in f32. On a TPU or GPU the stream and
-what is multiplied are both bf16. A CPU has matrix units for bf16 too (AMX, AVX512-BF16), and
-computes everything else in f32: there only what is multiplied is rounded.
+The operands of a matrix product have a dtype of their own; sums are in f32. On a TPU or GPU the
+residual stream and the operands are both bf16. A CPU may have matrix units for bf16 too (AMX,
+AVX512-BF16), but computes everything else in f32, so there only the operands are rounded.
 
 An adapter's matrices are the leaves `lora_a` (inputs, r) and `lora_b` (r, outputs) next to the
-`kernel` they change, stacked over layers as it is.
+`kernel` that they change, and are stacked over layers like it.
 """
 
 import fnmatch
@@ -23,29 +23,29 @@ from bridge_jax.config import LoraConfig
 from bridge_jax.models.config import DecoderConfig
 
 MATRICES = ("lora_a", "lora_b")
-PRODUCTS = "products"  # Names the results of the dense maps.
-SCALE = "kernel_scale"  # f32[outputs...], of an int8 kernel (`LoraConfig.base`)
+PRODUCTS = "products"  # Checkpoint name of the outputs of projections, for `remat`.
+SCALE = "kernel_scale"  # f32[outputs...], the scales of an int8 kernel (`LoraConfig.base`)
 
 
 def matmul(letters: str, a: jax.Array, b: jax.Array, dtype: Any) -> jax.Array:
-    """Returns `jnp.einsum(letters, a, b)` in f32, of arrays that are rounded to `dtype`.
+    """Returns `jnp.einsum(letters, a, b)` in f32, with the operands rounded to `dtype`.
 
-    XLA on CPU does not use the matrix units for products that are to be bf16.
+    The result is f32 because XLA on CPU does not use the matrix units for a bf16 result.
     """
     return jnp.einsum(letters, a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def project(x: jax.Array, w: jax.Array, dtype: Any) -> jax.Array:
-    """Returns x W, f[B, S, ...] in the dtype of x.
+    """Returns y = x W, f[B, S, ...] in the dtype of x.
 
-    JAX's own rule gives the gradient of W transposed. XLA on CPU then transposes the gradient of y
-    where it is computed, which takes longer than the products.
+    JAX's own differentiation rule computes the gradient of W transposed. XLA on CPU then transposes
+    the gradient of y where that is computed, which takes longer than the products.
 
     Args:
       x: f[B, S, X].
-      w: f[X, ...]; its gradient is not rounded before it is in the dtype of w. Integers have none.
-      dtype: in which they are multiplied.
+      w: f[X, ...]; its gradient is f32 until it is cast to the dtype of w. An integer w has none.
+      dtype: dtype in which they are multiplied.
     """
     return matmul("BSX,X...->BS...", x, w, dtype).astype(x.dtype)
 
@@ -68,7 +68,7 @@ project.defvjp(_project_forward, _project_backward)
 def parameter(
     module: nn.Module, name: str, axes: tuple[str, ...], shape: tuple[int, ...], dtype: Any
 ) -> Any:
-    """Returns a normally initialised parameter with logical axis names; one of integers is zero."""
+    """Returns a parameter with logical axis names: normally distributed, or zero if integer."""
     is_float = jnp.issubdtype(dtype, jnp.floating)
     draw = nn.initializers.normal(0.02) if is_float else nn.initializers.zeros
     init = nn.with_logical_partitioning(draw, axes)
@@ -81,21 +81,21 @@ def lora_scale(lora: LoraConfig) -> float:
 
 
 def is_adapted(lora: LoraConfig | None, path: str) -> bool:
-    """Returns whether the projection at `path`, as "attention/query", has an adapter."""
+    """Returns whether the projection at `path`, such as "attention/query", has an adapter."""
     return lora is not None and any(fnmatch.fnmatch(path, p) for p in lora.targets)
 
 
 class Projection(nn.Module):
-    """y = W x (+ b) (+ s * B A dropout(x)). Of a W in int8, each output has a scale.
+    """Dense layer y = W x (+ b) (+ s * B A dropout(x)); an int8 W has a scale for each output.
 
-    In the shapes below, B is the batch, S the positions, and R the rank of the adapter. X is the
-    input axes of W as one axis: D (stream), N H (heads) or F (MLP). The dots are its output axes:
-    N H, K H, F or D.
+    In the shapes below, B is the batch, S the positions, and R the rank of the adapter. X is W's
+    input axes merged into one: D (residual stream), N H (heads) or F (MLP). The dots are W's output
+    axes: N H, K H, F or D.
 
     Attributes:
-      axes: logical names of W's axes: those that it sums over, then its features.
-      features: sizes of the latter.
-      bias: whether there is b, with those sizes.
+      axes: logical names of W's axes: the input axes, which are summed over, then the output axes.
+      features: sizes of the output axes.
+      bias: whether there is a bias b, of shape `features`.
     """
 
     config: DecoderConfig
@@ -108,7 +108,7 @@ class Projection(nn.Module):
         """Returns f[B, S, ...features].
 
         Args:
-          x: f[B, S, ...inputs], of as many input axes as W sums over.
+          x: f[B, S, ...inputs], with as many input axes as W sums over.
         """
         c, lora = self.config, self.config.lora
         summed = len(self.axes) - len(self.features)
@@ -117,7 +117,7 @@ class Projection(nn.Module):
         is_int8 = lora is not None and lora.base == "int8"
         kernel_dtype = jnp.int8 if is_int8 else c.param_dtype
         kernel = parameter(self, "kernel", self.axes, (*in_shape, *self.features), kernel_dtype)
-        # Over one axis: of two, XLA on CPU would change the order in the kernel at every use.
+        # One merged axis: with two, XLA on CPU would change the layout of the kernel at every use.
         x = x.reshape(*x.shape[:-summed], -1)  # B S X
         y: Any = project(x, kernel.reshape(-1, *self.features), c.matmul_dtype)  # B S ...
         if is_int8:
@@ -128,7 +128,7 @@ class Projection(nn.Module):
             bias: Any = self.param("bias", init, self.features, c.param_dtype)
             y = y + bias.astype(c.dtype)
         if lora is not None and is_adapted(lora, "/".join(self.path[-2:])):
-            # A as PEFT draws it, B zero: a fresh adapter changes nothing.
+            # A is drawn as in PEFT, and B is zero, so that a new adapter changes nothing.
             draw = nn.initializers.variance_scaling(
                 1 / 3, "fan_in", "uniform", tuple(range(summed)), -1
             )
@@ -145,7 +145,7 @@ class Projection(nn.Module):
 
 
 def split(params: Any) -> tuple[Any, Any]:
-    """Returns (adapter, base): what is trained and what is frozen. Both keep their paths."""
+    """Returns (adapter, base), the trained and the frozen parameters, under their old paths."""
     flat = traverse_util.flatten_dict(params)
     adapter = {path: leaf for path, leaf in flat.items() if path[-1] in MATRICES}
     base = {path: leaf for path, leaf in flat.items() if path not in adapter}
@@ -153,17 +153,17 @@ def split(params: Any) -> tuple[Any, Any]:
 
 
 def partition(config: DecoderConfig, params: Any) -> tuple[Any, Any]:
-    """Returns (trained, frozen): an adapter and its base, or without one all parameters and {}."""
+    """Returns (trained, frozen): an adapter and its base; without adapter, `params` and {}."""
     return split(params) if config.lora else (params, {})
 
 
 def frozen(base: Any, like: Any) -> Any:
-    """Returns the base of an adapter as it is kept.
+    """Returns the frozen base of an adapter, with kernels quantised to int8 if `like` has scales.
 
     Args:
       base: stacked parameters without an adapter, in a float dtype.
-      like: their shapes, dtypes and places (`split` of `decoder.abstract`); kernels that are int8
-        here are rounded, their largest number for an output to 127.
+      like: their target shapes, dtypes and shardings (`split` of `decoder.abstract`). A kernel that
+        is int8 here is rounded with one scale per output, which maps its largest magnitude to 127.
     """
     wanted: dict[Any, Any] = traverse_util.flatten_dict(like)
     if not any(path[-1] == SCALE for path in wanted):
@@ -185,12 +185,12 @@ def frozen(base: Any, like: Any) -> Any:
 
 
 def in_floats(kernel: jax.Array, scale: jax.Array) -> jax.Array:
-    """Returns the kernel f32[inputs..., outputs...] of one layer that is kept in int8."""
+    """Returns the dequantised kernel f32[inputs..., outputs...] of one layer kept in int8."""
     return kernel.astype(jnp.float32) * scale
 
 
 def combine(*parts: Any) -> Any:
-    """Returns one tree of the parts of `split` or `partition`."""
+    """Returns the parts from `split` or `partition` joined into one tree."""
     flat: dict[Any, Any] = {}
     for part in parts:
         flat |= traverse_util.flatten_dict(part)
@@ -199,7 +199,7 @@ def combine(*parts: Any) -> Any:
 
 @functools.partial(jax.jit, static_argnums=0)
 def merge(lora: LoraConfig, kernel: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-    """Returns the kernel, of one layer, that computes the same without an adapter: W + s * A B.
+    """Returns the kernel of one layer with the adapter merged into it: W + s * A B.
 
     Args:
       lora: rank and scale of the adapter.
@@ -216,7 +216,7 @@ def merge(lora: LoraConfig, kernel: jax.Array, a: jax.Array, b: jax.Array) -> ja
 
 
 def merged(lora: LoraConfig, params: Any) -> Any:
-    """Returns stacked parameters with their adapter merged into the kernels."""
+    """Returns stacked parameters with their adapter merged into the (dequantised) kernels."""
     adapter, base = split(params)
     kernels: dict[Any, Any] = traverse_util.flatten_dict(base)
     for path in [path for path in kernels if path[-1] == SCALE]:

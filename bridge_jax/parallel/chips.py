@@ -1,4 +1,4 @@
-"""Speed and memory of the accelerators: their makers' figures, for one device of JAX."""
+"""Speed and memory of accelerators per JAX device, from the manufacturers' figures."""
 
 import contextlib
 import ctypes
@@ -15,20 +15,20 @@ import jax.numpy as jnp
 
 from bridge_jax.errors import UserError
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # Of malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8  # As in malloc.h.
 GIB = 2**30
 
 
 class Chip(NamedTuple):
-    """Describes one device of JAX: a chip, or one of the two halves of a TPU7x chip.
+    """Figures of one JAX device: a chip, or one of the two halves of a TPU7x chip.
 
     Attributes:
-      memory: bytes that a program may use; of a TPU as XLA counts them, 0.25 to 1.25 GiB less
-        than the device has.
-      flops: bf16 matrix FLOP a second (f32 on a CPU).
-      bandwidth: bytes a second from its memory.
-      interconnect: bytes a second to the other devices, over all links.
-      devices: how many a chip has; what is billed is chips.
+      memory: bytes that a program may use. For a TPU this is XLA's limit, which is 0.25 to 1.25
+        GiB below the device's memory.
+      flops: bf16 matrix FLOP per second (f32 on a CPU).
+      bandwidth: bytes per second from the device's memory.
+      interconnect: bytes per second to other devices, over all links.
+      devices: number of JAX devices per chip; billing is per chip.
     """
 
     memory: float
@@ -38,21 +38,21 @@ class Chip(NamedTuple):
     devices: int = 1
 
 
-# By the name in a topology, and by what `device_kind` begins with.
+# Keys are topology names for TPUs, and prefixes of `device_kind` for GPUs.
 CHIPS = {
     "v4": Chip(30.75 * GIB, 275e12, 1.23e12, 300e9),
     "v5e": Chip(15.75 * GIB, 197e12, 0.82e12, 200e9),
     "v5p": Chip(95.74 * GIB, 459e12, 2.77e12, 600e9),
     "v6e": Chip(31.25 * GIB, 918e12, 1.64e12, 448e9),
-    # The links between chips are shared by both halves, which have a faster one between them.
+    # Both halves share the links to other chips; a faster link connects the two halves.
     "tpu7x": Chip(94.75 * GIB, 2307e12 / 2, 7.38e12 / 2, 600e9 / 2, devices=2),
     "NVIDIA A100": Chip(80 * GIB, 312e12, 2.04e12, 300e9),
     "NVIDIA H100": Chip(80 * GIB, 989e12, 3.35e12, 450e9),
     "NVIDIA H200": Chip(141e9, 989e12, 4.8e12, 450e9),
     "NVIDIA B200": Chip(180e9, 2250e12, 8.0e12, 900e9),
 }
-# Settings of libtpu where no TPU is there: no lock, no log on the screen or in a folder, and no
-# question to the metadata of a machine on Google Cloud.
+# libtpu settings for a machine without a TPU: no lock, no log to the screen or to a folder, and no
+# query to Google Cloud's metadata server.
 _WITHOUT_TPU = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_STDERR_LOG_LEVEL": "3",
@@ -63,8 +63,9 @@ _WITHOUT_TPU = {
     "TPU_WORKER_ID": "0",
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
 }
-# One device a chip, as JAX has them; by default libtpu describes the two cores of a v4 each.
+# One device per chip, as in JAX; by default libtpu lists the two cores of a v4 chip separately.
 _CHIP_CONFIG = {"v4": {"chip_config_name": "megacore"}}
+# Prefix of `device_kind` -> topology name.
 _KINDS = {
     "TPU v4": "v4",
     "TPU v5 lite": "v5e",
@@ -76,14 +77,14 @@ _KINDS = {
 
 
 def topology(name: str) -> tuple[list[Any], Chip]:
-    """Returns the devices of a TPU topology that need not be there.
+    """Returns the devices of a TPU topology and the figures of one; no hardware is needed.
 
     Args:
-      name: such as "v5e:4x4", "2*v5e:4x4" for two slices, or "tpu7x:2x2x1", whose sizes count
-        chips, of two devices each.
+      name: such as "v5e:4x4", "2*v5e:4x4" for two slices, or "tpu7x:2x2x1", whose dimensions
+        count chips with two devices each.
 
     Raises:
-      UserError: libtpu is missing, or it has no such topology.
+      UserError: the kind of TPU is unknown, libtpu is missing, or it has no such topology.
     """
     from jax.experimental import topologies
 
@@ -100,7 +101,7 @@ def topology(name: str) -> tuple[list[Any], Chip]:
             more["num_slices"] = int(slices)
         described = topologies.get_topology_desc(of_slice, platform="tpu", **more)
         return described.devices, CHIPS[kind]
-    except Exception as error:  # The plugin raises many kinds.
+    except Exception as error:  # The plugin raises errors of many types.
         raise UserError(
             f"--topology={name}: {str(error).splitlines()[0][:200]}; compiling for a TPU needs "
             "pip install 'bridge-jax[libtpu]', and a topology that exists, such as v5e:4x4"
@@ -108,10 +109,10 @@ def topology(name: str) -> tuple[list[Any], Chip]:
 
 
 def local(device: Any) -> Chip:
-    """Returns the figures of a device here; a CPU is measured, for half a second.
+    """Returns the figures of a local device; a CPU is benchmarked, which takes half a second.
 
     Raises:
-      UserError: its kind is not in `CHIPS`.
+      UserError: `CHIPS` has no entry for the device.
     """
     if device.platform == "cpu":
         share = jax.local_device_count()
@@ -125,10 +126,10 @@ def local(device: Any) -> Chip:
 
 
 def memory(device: Any) -> float:
-    """Returns the bytes of memory of a device; infinity if they are not known.
+    """Returns the bytes of memory of a device; infinity if unknown.
 
-    The device may be that of another host: the first one of its kind here answers for it, so all
-    hosts are told the same. Those of a CPU share its memory.
+    For a device of another host, the first local device of the same kind is asked, so that all
+    hosts get the same number. CPU devices share the host's memory equally.
     """
     if device.platform == "cpu":
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -136,8 +137,8 @@ def memory(device: Any) -> float:
     for asked in (device, *jax.local_devices()):
         if asked.device_kind != device.device_kind:
             continue
-        with contextlib.suppress(jax.errors.JaxRuntimeError):  # It is not here.
-            if limit := (asked.memory_stats() or {}).get("bytes_limit"):  # Of an A100 40 or 80 GB.
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # It is a device of another host.
+            if limit := (asked.memory_stats() or {}).get("bytes_limit"):  # An A100 has 40 or 80 GB.
                 return limit
     chip = _of_kind(device.device_kind)
     return chip.memory if chip else math.inf
@@ -151,7 +152,7 @@ def _of_kind(kind: str) -> Chip | None:
 
 
 def peak_flops(devices: Sequence[Any]) -> float | None:
-    """Returns the FLOP/s of all devices together, None for CPUs and unknown ones."""
+    """Returns the total peak FLOP/s of the devices; None for CPUs and unknown devices."""
     if devices[0].platform == "cpu":
         return None
     try:
@@ -178,17 +179,17 @@ def _measure() -> tuple[float, float]:
 
 
 def keep_freed_memory() -> None:
-    """Lets this process keep memory that it has freed, where it computes on a CPU with glibc.
+    """Makes glibc keep the memory that this process frees, if JAX computes on the CPU.
 
-    A step on a CPU allocates gigabytes and frees them. By default glibc gives them back to the
-    kernel, which clears every page again for the next step, on one core. To be called before JAX
-    has devices: what its threads allocate is kept only if they start after this.
+    A step on a CPU allocates and frees gigabytes. By default glibc returns them to the kernel,
+    which clears every page again for the next step, on one core. Call this before JAX creates its
+    devices: it affects only threads that start afterwards.
     """
     if not _computes_on_cpu():
         return
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        # All threads allocate from one heap, large arrays too, and it does not shrink.
+        # All threads allocate from one heap, including large arrays, and the heap never shrinks.
         mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_MMAP_MAX, 0)
         mallopt(_M_TRIM_THRESHOLD, -1)

@@ -1,11 +1,11 @@
-"""Several processes as one run: who writes, barriers, exchanged values, and lost processes.
+"""Multi-process runs: which process writes, barriers, exchanged values, and lost processes.
 
-Every process runs the same stages over its own devices. The first one alone writes rows and
-reports and calls the teacher; all of them have the workdir, on a shared disk.
+Every process runs the same stages over its own devices. Only the first process writes rows and
+reports and calls the teacher. All processes see the workdir, which is on a shared disk.
 
-When a process is lost, JAX ends the others from native code, and prints a stack trace. To say what
-happened, every process also writes a counter to a file of its own in the workdir, and reads those
-of the others: when one stops counting, `together` ends this process with a message.
+When a process is lost, JAX ends the others from native code and prints a stack trace. To tell the
+user what happened, every process also writes a counter to its own file in the workdir and reads the
+files of the others. When another process stops counting, `together` ends this one with a message.
 """
 
 import contextlib
@@ -27,8 +27,8 @@ from bridge_jax import atomic, shown
 from bridge_jax.parallel import preemption
 
 FAILED, DONE, STOPPED = "failed", "done", "stopped"
-GRACE = 30.0  # Seconds in which all processes that are stopped together end.
-_LONGEST = 7 * 24 * 3600  # Seconds until a barrier is given up.
+GRACE = 30.0  # Seconds that processes stopped together have to end by themselves.
+_LONGEST = 7 * 24 * 3600  # Timeout of a barrier, in seconds.
 _meetings = itertools.count()  # Makes the name of each barrier unique.
 
 
@@ -38,10 +38,10 @@ def is_first() -> bool:
 
 
 def meet(name: str) -> None:
-    """Waits for all processes, so that each can read what any has written before.
+    """Waits for all processes, so that each can read what any of them wrote before the barrier.
 
-    It waits on the host: while the first one asks the teacher, which may take a day, no chip of
-    the others is in a computation that could time out. A lost process still ends the wait.
+    The wait is on the host. The first process may call the teacher for a day; meanwhile the chips
+    of the others run no computation that could time out. A lost process still ends the wait.
     """
     everyone = set(range(jax.process_count()))
     ocp.multihost.sync_global_processes(
@@ -50,14 +50,14 @@ def meet(name: str) -> None:
 
 
 def agree(value: Any) -> Any:
-    """Returns the first process's `value` (JSON) on all of them."""
+    """Returns the first process's `value` (JSON) on all processes."""
     return gather(value)[0]
 
 
 def fetch(tree: Any) -> Any:
-    """Returns arrays of a mesh, whole, as NumPy's on every process.
+    """Returns a tree of sharded arrays as whole NumPy arrays on every process.
 
-    Where every device has the whole array, no process waits for another.
+    An array that is replicated, or that this process holds completely, needs no communication.
     """
 
     def whole(array: jax.Array) -> np.ndarray:
@@ -69,7 +69,7 @@ def fetch(tree: Any) -> Any:
 
 
 def gather(value: Any) -> list[Any]:
-    """Returns the `value` (JSON) of every process, in their order, on all of them."""
+    """Returns the `value` (JSON) of every process, in process order, on all processes."""
     if jax.process_count() == 1:
         return [value]
     data = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -82,11 +82,11 @@ def gather(value: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def together(folder: Path, lost_timeout: float) -> Iterator[None]:
-    """Runs the block while the other processes live; with one process, just runs it.
+    """Runs the block, and ends this process if another process of the run is lost meanwhile.
 
     Args:
-      folder: for the files, on the disk that all processes share.
-      lost_timeout: seconds without a sign of life after which a process counts as lost.
+      folder: where the heartbeat files go, on the disk that all processes share.
+      lost_timeout: seconds without a heartbeat after which a process counts as lost.
     """
     if jax.process_count() == 1:
         yield
@@ -117,18 +117,18 @@ def together(folder: Path, lost_timeout: float) -> Iterator[None]:
 
 def _end(message: str, code: int = 2) -> None:
     shown.complain(f"{'' if code == preemption.EXIT_CODE else 'error: '}{message}")
-    os._exit(code)  # The main thread waits for the others in a collective: there is no other way.
+    os._exit(code)  # The main thread may be blocked in a collective: nothing else ends it.
 
 
 class Heartbeat:
-    """Writes this process's file, and reads the last words in the files of the others.
+    """The heartbeat of one process, which writes its own file and reads those of the others.
 
     Args:
-      folder: of the files.
-      run: names this run: files of an earlier one are ignored.
-      index, count: of this process, and of all.
-      lost_timeout: seconds without a sign of life after which a process counts as lost.
-      end: called with a message, and an exit code where it is not 2, to end this process.
+      folder: folder of the heartbeat files.
+      run: identifies this run; files of an earlier run are ignored.
+      index, count: index of this process, and number of processes.
+      lost_timeout: seconds without a heartbeat after which a process counts as lost.
+      end: ends this process; called with a message and, if it is not 2, an exit code.
     """
 
     def __init__(
@@ -146,18 +146,18 @@ class Heartbeat:
         self._seen = {i: ("", time.monotonic()) for i in range(count) if i != index}
 
     def beat(self) -> None:
-        """Writes the next number."""
+        """Writes the next count."""
         self._beats += 1
         self.say(str(self._beats))
 
     def say(self, word: str) -> None:
-        """Writes a word for the others: a number while this process lives, or how it has ended."""
+        """Writes the state of this process: a count while it runs, or how it ended."""
         with contextlib.suppress(OSError):  # The stages report a full disk.
             self._folder.mkdir(parents=True, exist_ok=True)
             atomic.replace(self._folder / str(self._index), f"{self._run} {word}")
 
     def check(self) -> None:
-        """Ends this process if another one has failed, or has been silent for too long."""
+        """Ends this process if another one failed, stopped `GRACE` ago, or is silent too long."""
         now = time.monotonic()
         for index, (before, since) in list(self._seen.items()):
             word = self._read(index)
@@ -181,7 +181,7 @@ class Heartbeat:
                 )
 
     def _read(self, index: int) -> str:
-        """Returns the last word of a process in this run; "" if there is none yet."""
+        """Returns the last state that a process wrote in this run; "" if there is none yet."""
         try:
             run, _, word = (self._folder / str(index)).read_text().partition(" ")
         except OSError:

@@ -1,11 +1,11 @@
-"""Handles SIGTERM, which Slurm, GKE and TPU VMs send before they take the machine away.
+"""Handling of SIGTERM, which Slurm, GKE and TPU VMs send before they take the machine away.
 
-During training the signal is handled at the end of the step, so that the state can be saved; while
-parameters are saved, at the end of that. Everywhere else it stops the run at once: finished work is
-on the disk already. With several processes, none may leave a computation that the others wait in:
-they stop together, at a point that all of them reach.
+During training the signal takes effect at the end of the step, so that the state can be saved.
+While parameters are being saved, it takes effect after the save. Everywhere else it stops the run
+at once, since finished work is already on disk. With several processes, no process may leave a
+collective in which others wait, so all of them stop together, at a point that all reach.
 
-The state is global because a process has one handler of a signal.
+The state is global because a process has one handler per signal.
 """
 
 import collections
@@ -24,15 +24,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from bridge_jax.errors import EXIT_CODE as EXIT_CODE
 from bridge_jax.errors import Preempted as Preempted
 
-_notices: list[int] = []  # Signals that arrived while several processes run.
+_notices: list[int] = []  # Signals received in a run of several processes.
 _stops_alone: list[bool] = []
-_deferred: list[list[int]] = []  # Signals in each `deferred` block, the outer ones first.
+_deferred: list[list[int]] = []  # One entry per open `deferred` block; all are the same list.
 
 
 def stop_at_notice() -> None:
     """Makes SIGTERM raise `Preempted` in the main thread, as Ctrl-C raises KeyboardInterrupt.
 
-    To be called again after `jax.distributed.initialize`, which takes the signal for itself.
+    With several processes the signal is only recorded, except inside `alone`. Call this again after
+    `jax.distributed.initialize`, which installs a handler of its own.
     """
     signal.signal(signal.SIGTERM, _stop)
 
@@ -45,9 +46,9 @@ def _stop(number: int, _: Any) -> None:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Lets SIGTERM stop this process at once in the block, which no computation is in.
+    """Lets SIGTERM stop this process at once within the block, which must run no collective.
 
-    The other processes, which wait for this one, are ended by the heartbeat.
+    The other processes, which wait for this one, are ended by the heartbeat (`hosts.together`).
     """
     _stops_alone.append(True)
     try:
@@ -59,7 +60,7 @@ def alone() -> Iterator[None]:
 
 
 def stop_together() -> None:
-    """Raises `Preempted` on all processes if one of them got SIGTERM; all must call it."""
+    """Raises `Preempted` on all processes if any received SIGTERM; every process must call it."""
     if jax.process_count() == 1:
         return
     if multihost_utils.process_allgather(np.int32(len(_notices))).any():
@@ -67,10 +68,10 @@ def stop_together() -> None:
 
 
 def _late_votes() -> Callable[[], bool]:
-    """Returns `asked()`, which starts a vote of all processes and returns what the last one found.
+    """Returns `asked()`, which starts a vote of all processes and returns the previous result.
 
-    The devices compute a vote after the step that was sent before it. So whoever asks waits for
-    the step before that one alone, and the devices have the next one to compute meanwhile. All
+    The devices compute a vote after the step that was dispatched before it. Reading the previous
+    vote therefore waits only for the previous step, while the devices compute the current one. All
     processes read the same vote at the same step.
     """
     mesh = Mesh(np.asarray(jax.devices()), ("all",))
@@ -89,14 +90,15 @@ def _late_votes() -> Callable[[], bool]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[Callable[[], bool]]:
-    """Delays SIGTERM until the end of the block, and of the block around it, if there is one.
+    """Delays SIGTERM until the end of the outermost `deferred` block.
 
     Yields:
-      `asked()`: whether to save and stop after this step. Of several processes all must call it
-        after every step; it returns the same on all, one step after the notice.
+      `asked()`: whether to save and stop after this step. With several processes, all must call it
+        after every step; it returns the same on all of them, one step after the signal.
 
     Raises:
-      Preempted: the notice came, and the block has ended.
+      Preempted: a signal arrived in the block. With several processes nothing is raised here; the
+        caller acts on `asked()`.
     """
     if jax.process_count() > 1:
         yield _late_votes()

@@ -1,6 +1,6 @@
-"""The device mesh and where each array is placed on it.
+"""The device mesh, and the sharding of each array on it.
 
-A model may be on two meshes of the same devices, one to train it and one to generate with it
+A model may use two meshes over the same devices: one for training and one for generation
 (`bridge_jax.models.layouts`).
 """
 
@@ -33,26 +33,26 @@ RULES: dict[str, str | tuple[str, ...] | None] = {
     "lora_rank": None,
     "layers": None,
     "norm": None,
-    "rows": AXES,  # of a tensor in a file, while it is read
+    "rows": AXES,  # rows of a tensor as read from a file
 }
-# Axes of parameters that are replicated where the mesh does not divide them: grouped heads are few,
-# and a padded table would have rows that no checkpoint, sampler or export has.
+# Parameter axes that are replicated if the mesh does not divide them. Grouped-query attention has
+# few KV heads, and a padded vocabulary would have rows that no checkpoint, sampler or export has.
 REPLICABLE = ("kv_heads", "vocab")
 
 
 def axis_sizes(
     wanted: MeshConfig, devices: int, slices: int = 1, model_dim: int = 0, heads: int = 0
 ) -> MeshConfig:
-    """Returns the sizes of the axes that a model can use; devices that are left go to `data`.
+    """Returns the mesh axis sizes that a model can use; leftover devices go to `data`.
 
-    `fsdp` and `tensor` stay inside of a slice, whose chips are connected better than the slices.
+    `fsdp` and `tensor` stay within a slice: links within a slice are faster than between slices.
 
     Args:
-      wanted: the sizes that were asked for.
-      devices: their number.
-      slices: how many slices they form.
-      model_dim: the size that `fsdp` has to divide; 0 is any.
-      heads: the size that `tensor` has to divide; 0 is any.
+      wanted: the requested sizes.
+      devices: number of devices.
+      slices: number of slices that the devices form.
+      model_dim: a size that `fsdp` must divide; 0 allows any `fsdp`.
+      heads: a size that `tensor` must divide; 0 allows any `tensor`.
 
     Raises:
       UserError: the sizes do not match the number of devices.
@@ -79,12 +79,13 @@ def axis_sizes(
 def make_mesh(
     config: MeshConfig | None = None, devices: Sequence[Any] | None = None, together: int = 1
 ) -> Mesh:
-    """Returns the mesh of `config`; neighbours on it are neighbours in the hardware.
+    """Returns the mesh of `config`; neighbours on the mesh are neighbours in the hardware.
 
     Args:
-      config: the sizes of the axes; all devices on fsdp by default.
-      devices: all of them by default. Those of several slices are parts of `data`.
-      together: so many devices in a row are neighbours as well, for `regrouped`.
+      config: the axis sizes; by default all devices are on `fsdp`.
+      devices: all devices by default. Several slices are laid out along `data`.
+      together: each group of this many consecutive devices is also adjacent in the hardware, for
+        `regrouped`.
 
     Raises:
       UserError: the sizes do not match the devices.
@@ -93,7 +94,7 @@ def make_mesh(
     slices = slice_count(devices)
     sizes = axis_sizes(config or MeshConfig(), len(devices), slices)
     shape = _nested(len(devices) // slices, sizes.fsdp * sizes.tensor, together, sizes.tensor)
-    # `jax.make_mesh` splits a physical axis on v5e alone, and refuses tensor=2 on a 4x4 of v6e.
+    # `jax.make_mesh` splits a physical axis only on v5e, and refuses tensor=2 on a v6e 4x4.
     if slices > 1:
         grid = mesh_utils.create_hybrid_device_mesh(
             shape, (slices, *[1] * (len(shape) - 1)), devices, allow_split_physical_axes=True
@@ -104,20 +105,20 @@ def make_mesh(
 
 
 def regrouped(mesh: Mesh, sizes: MeshConfig) -> Mesh:
-    """Returns a mesh of other sizes, with the devices in the same order.
+    """Returns a mesh with other axis sizes and the devices in the same order.
 
-    One jitted function can therefore read from the one and write to the other.
+    One jitted function can therefore read from one of the meshes and write to the other.
     """
     return _mesh(mesh.devices, sizes)
 
 
 def abstract_mesh(sizes: MeshConfig) -> AbstractMesh:
-    """Returns a mesh without devices, to see where arrays would lie."""
+    """Returns a mesh without devices, from which shardings can be computed."""
     return AbstractMesh(tuple(getattr(sizes, axis) for axis in AXES), AXES)
 
 
 def slice_count(devices: Sequence[Any]) -> int:
-    """Returns how many slices the devices form: groups that are connected by the network alone."""
+    """Returns the number of slices: groups of devices that only the network connects."""
     return len({getattr(device, "slice_index", 0) for device in devices})
 
 
@@ -127,9 +128,10 @@ def _mesh(grid: np.ndarray, sizes: MeshConfig) -> Mesh:
 
 
 def _nested(*sizes: int) -> tuple[int, ...]:
-    """Returns the shape of a grid that has groups of each of these sizes, in a row, as blocks.
+    """Returns the shape of a grid in which consecutive devices form blocks of each of these sizes.
 
-    The first is the number of devices; one that does not divide a larger one is left out.
+    The first size is the number of devices. A size is skipped if it does not divide the next larger
+    one that is used.
     """
     chain = [sizes[0]]
     for size in sorted(set(sizes[1:]), reverse=True):
@@ -141,11 +143,11 @@ def _nested(*sizes: int) -> tuple[int, ...]:
 def spec_for(
     names: Sequence[str | None], shape: Sequence[int], mesh: Mesh | AbstractMesh
 ) -> PartitionSpec:
-    """Returns where an array lies: each axis on the mesh axes of its rule that divide its size.
+    """Returns an array's spec: each axis is split over the mesh axes of its rule that divide it.
 
     Args:
-      names: of the array's axes; None is replicated.
-      shape: of the array.
+      names: logical names of the array's axes; None is replicated.
+      shape: shape of the array.
     """
     places: list[str | tuple[str, ...] | None] = []
     for name, size in zip(names, shape, strict=True):
@@ -165,8 +167,8 @@ def parameter_shardings(boxed: Any, mesh: Mesh | AbstractMesh) -> Any:
       boxed: parameters (or their shapes) with logical axis names, from `decoder.init`.
 
     Raises:
-      UserError: an axis has no rule, or is not `REPLICABLE` and the mesh axes of its rule do not
-        divide its size.
+      UserError: an axis has no rule, or the mesh axes of its rule do not divide its size and it is
+        not `REPLICABLE`.
     """
 
     def place(path: Any, leaf: Any) -> NamedSharding:
@@ -195,7 +197,7 @@ def parameter_shardings(boxed: Any, mesh: Mesh | AbstractMesh) -> Any:
 
 
 def local_bytes(tree: Any) -> int:
-    """Returns the bytes of abstract arrays on one device of their meshes."""
+    """Returns the bytes that a tree of abstract sharded arrays takes on one device."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
@@ -203,7 +205,7 @@ def local_bytes(tree: Any) -> int:
 
 
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
-    """Returns `x`, inside of jit, with its axes placed by the rules of their names.
+    """Constrains the sharding of `x` inside jit, by the rules of its logical axis names.
 
     Outside of `jax.set_mesh` it returns `x` unchanged.
     """
@@ -214,15 +216,15 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
 
 
 def axis_size(*axes: str) -> int:
-    """Returns into how many parts axes of the mesh split an array; 1 outside of `jax.set_mesh`."""
+    """Returns the product of the sizes of these mesh axes; 1 outside of `jax.set_mesh`."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.empty else math.prod(mesh.shape[axis] for axis in axes)
 
 
 def on_each_device(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Any:
-    """Returns a function of one device's parts of arrays as a function of the whole arrays.
+    """Turns a function of one device's shards into a function of whole arrays (`jax.shard_map`).
 
-    With one device, or outside of `jax.set_mesh`, that is the function itself.
+    With one device, or outside of `jax.set_mesh`, it returns the function itself.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
@@ -231,10 +233,10 @@ def on_each_device(function: Callable[..., Any], in_specs: Any, out_specs: Any) 
 
 
 def shard_batch(batch: Any, mesh: Mesh, accumulate: int = 1) -> Any:
-    """Places a batch that every process holds: the leading axis is split over data and fsdp.
+    """Shards a batch that every process holds: its leading axis is split over data and fsdp.
 
-    Rows that the devices do not divide, in each of `accumulate` micro-batches, are filled up with
-    zeros: empty rows.
+    Empty rows (zeros) are appended until the devices divide the rows of each of the `accumulate`
+    micro-batches.
     """
     sharding = NamedSharding(mesh, PartitionSpec(BATCH))
 
@@ -247,11 +249,11 @@ def shard_batch(batch: Any, mesh: Mesh, accumulate: int = 1) -> Any:
 
 
 def filled_rows(rows: int, mesh: Mesh | AbstractMesh, accumulate: int = 1) -> int:
-    """Returns how many rows a batch of `rows` has on the mesh, empty ones included."""
+    """Returns how many rows `shard_batch` makes of `rows`, including the empty ones."""
     parts = batch_devices(mesh) * accumulate
     return -(-rows // parts) * parts
 
 
 def batch_devices(mesh: Mesh | AbstractMesh) -> int:
-    """Returns how many parts a batch is split into."""
+    """Returns the number of parts that a batch is split into."""
     return math.prod(mesh.shape[axis] for axis in BATCH)

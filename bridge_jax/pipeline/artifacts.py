@@ -1,7 +1,7 @@
 """Declares the table of stages: names, titles, kinds of work, and output files.
 
-Each row is declared in the file of the method that owns the stage (`bridge_jax.methods`). Keys,
-report, planner, study and the checks of a config derive from it.
+Each row is declared in the module of `bridge_jax.methods` that owns the stage. Keys, report,
+planner, study and the checks of a config are derived from the table.
 """
 
 import dataclasses
@@ -19,10 +19,11 @@ class File:
     """A file (for parameters a folder) that a stage writes.
 
     Attributes:
-      name: in the stage's folder.
+      name: its name in the stage's folder.
       kind: JSON Lines, a JSON object, a NumPy array, or the parameters of a model.
-      row: a TypedDict with the fields of rows and records.
-      is_result: whether the content of the stage covers it; sizes, times and costs are not covered.
+      row: a TypedDict with the fields of rows or of a record.
+      is_result: whether the content hash of the stage covers it; sizes, times and costs are not
+        covered.
     """
 
     name: str
@@ -52,7 +53,7 @@ def array(name: str) -> File:
 
 
 class Sizes(typing.TypedDict):
-    """The sizes of the trained and of the frozen part of a model."""
+    """The sizes of the trained and the frozen part of a model."""
 
     trained: dict[str, int]
     frozen: dict[str, int]
@@ -61,7 +62,7 @@ class Sizes(typing.TypedDict):
 class Step(typing.TypedDict):
     """One step of training (`training.recorder`).
 
-    A step has a `NAME_loss` for each part of its objective; those of SFT are declared here.
+    A step has a field `NAME_loss` for each part of its objective; only those of SFT are declared.
     """
 
     step: int
@@ -85,16 +86,17 @@ class Manifest(typing.TypedDict):
     """The manifest of a finished stage, which `pipeline.storage` writes last and checks.
 
     Attributes:
-      stage: its name.
-      key: its deep key, the name of its folder.
+      stage: the name of the stage.
+      key: its deep key, which is the name of its folder.
       shallow: its shallow key.
       content: the hash of its own result.
       files: path in the folder -> SHA-256.
-      seconds: of work.
-      restarts: after interruptions.
-      compilations: programs that were compiled since the last of them.
-      spans: seconds of `compile`, `data`, `dev` and `checkpoint`, of those that took any.
-      made_with: the versions of libraries, the backend and the devices.
+      seconds: of work, over all attempts.
+      restarts: number of restarts after interruptions.
+      compilations: number of programs compiled since the last restart.
+      spans: seconds of `compile`, `data`, `dev` and `checkpoint` since the last restart, for those
+        that took any.
+      made_with: the versions, the machine and the devices (`pipeline.provenance`).
       dropped: whether its parameters were deleted to save space.
     """
 
@@ -112,7 +114,7 @@ class Manifest(typing.TypedDict):
 
 
 PARAMS = File("params", "params", is_result=False)
-VALUES = record("values.json", Values)  # of PARAMS, by `content.of_params`
+VALUES = record("values.json", Values)  # The hash of PARAMS, by `content.of_params`.
 CURVE = rows("metrics.jsonl", Step, is_result=False)
 SIZES = record("parameters.json", Sizes, is_result=False)
 TRAINED = (PARAMS, VALUES, CURVE, SIZES)
@@ -123,10 +125,10 @@ class MeasuredModel:
     """A model whose answers to the test questions are measured.
 
     Attributes:
-      name: in `report.json`.
-      title: in words.
-      note: what was done to it, in words; a method may have its own words for it.
-      is_before: whether it is not trained on the task yet; its answers are not shown then.
+      name: its name in `report.json`.
+      title: its name for people.
+      note: how it was trained, in words; a method may replace them (`Method.notes`).
+      is_before: whether it is a model before training on the task; its answers are not shown.
     """
 
     name: str
@@ -140,15 +142,15 @@ class Artifact:
     """A row of the table.
 
     Attributes:
-      name: of the stage; also its folder under the workdir.
-      title: in words, for the report.
-      work: what kind of work it is.
-      role: whose model it works with; None where it runs none.
+      name: the name of the stage; also its folder under the workdir.
+      title: its name in the report.
+      work: the kind of work.
+      role: the role whose model it uses; None if it uses none.
       files: its output files.
-      version: raised when the files change their meaning.
-      is_last: of a training: whether the report says how much of the role's model it trains; of
-        trainings of the same model, one.
-      measured: of an evaluation: the model.
+      version: incremented when the meaning of its files changes.
+      is_last: for a training, whether it can be the last one of its role's model. The report says
+        how much of the model is trained by the last such training of a method.
+      measured: for an evaluation, the model.
     """
 
     name: str

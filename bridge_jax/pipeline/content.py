@@ -1,6 +1,6 @@
 """Hashes files, JSON values and the parameters of models (SHA-256).
 
-A file is read again only when its size, its times or its inode have changed.
+A file is read again only if its size, its timestamps or its inode have changed.
 """
 
 import contextlib
@@ -19,8 +19,8 @@ from bridge_jax import atomic
 from bridge_jax.errors import UserError
 from bridge_jax.parallel import hosts
 
-# The hash of a file that was changed less than this ago is not remembered: a second change might
-# have the same times, which some file systems count in whole seconds.
+# The hash of a file that was changed less than this ago is not cached: a second change might leave
+# the same timestamps, which some file systems store in whole seconds.
 _YOUNG_NS = 2_000_000_000
 
 
@@ -31,7 +31,7 @@ def of_value(value: Any) -> str:
 
 
 def of_rows(rows: Iterable[Mapping[str, Any]], fields: Iterable[str]) -> str:
-    """Returns the SHA-256 of the `fields` of rows, in their order; a missing field is no field."""
+    """Returns the SHA-256 of the `fields` of rows, in row order; missing fields are left out."""
     found, names = hashlib.sha256(), sorted(fields)
     for row in rows:
         kept = [[name, row[name]] for name in names if name in row]
@@ -42,7 +42,7 @@ def of_rows(rows: Iterable[Mapping[str, Any]], fields: Iterable[str]) -> str:
 def of_params(params: Any) -> str:
     """Returns the SHA-256 of the values of a pytree of arrays, shard by shard.
 
-    Every process hashes the shards that it has; of copies, the first.
+    Each process hashes its own shards; of replicated shards only the first replica is hashed.
     """
     found = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -60,10 +60,10 @@ def of_bytes(array: np.ndarray) -> str:
 
 
 class Hashes:
-    """Computes the SHA-256 of files, and caches them in a file.
+    """Computes the SHA-256 of files, and caches the hashes in a file.
 
     Args:
-      file: where they are remembered; None remembers nothing beyond this process.
+      file: the cache file; None caches only in this process.
     """
 
     def __init__(self, file: Path | None = None):
@@ -73,7 +73,7 @@ class Hashes:
 
     @functools.cached_property
     def _before(self) -> dict[str, list[Any]]:
-        """Entries of the file; none if it is damaged, and then the files are read again."""
+        """The entries of the cache file; none if it is damaged: then files are read again."""
         try:
             found = json.loads(self._file.read_text()) if self._file else {}
         except (OSError, ValueError, RecursionError):
@@ -105,24 +105,24 @@ class Hashes:
         """Returns the SHA-256 of each file in a folder, by its path there.
 
         Args:
-          folder: also those inside it are looked at.
-          endings: of the files' names; those with other endings are left out.
+          folder: searched with all its subfolders.
+          endings: name endings of the files to hash; other files are left out.
         """
         inside = sorted(p for p in folder.rglob("*") if p.is_file() and p.name.endswith(endings))
         return {each.relative_to(folder).as_posix(): self.of_file(each) for each in inside}
 
     def of_place(self, path: Path) -> str:
-        """Returns the SHA-256 of a file, or of a folder's files with their names; "" of neither."""
+        """Returns the SHA-256 of a file, or of a folder's files and names; "" if it is neither."""
         if path.is_file():
             return self.of_file(path)
         return of_value(self.of_files(path)) if path.is_dir() else ""
 
     def save(self) -> None:
-        """Adds the new entries to those that other processes have written, if the disk allows."""
+        """Adds new entries to those in the cache file; ignores disk errors."""
         if not (self._file and self._new and hosts.is_first()):
             return
         self.__dict__.pop("_before", None)  # Read again: others may have written since.
-        with contextlib.suppress(OSError):  # The next run reads the files again then.
+        with contextlib.suppress(OSError):  # Then the next run reads the files again.
             self._file.parent.mkdir(parents=True, exist_ok=True)
             atomic.replace(self._file, json.dumps(self._before | self._known))
             self._new.clear()

@@ -1,24 +1,24 @@
 """Runs stages: skips finished ones, resumes interrupted ones, reruns those with changed inputs.
 
-Whether a stage is done is decided by its shallow key (`pipeline.stages`). So where an earlier stage
-ran again with an equal result, the stages that read it do not.
+The shallow key decides whether a stage is finished (`pipeline.stages`). So if an earlier stage ran
+again with an equal result, the stages that read it do not run again.
 
-A stage goes on from the first of these that is there:
+A stage resumes from the first of these that exists:
 
-1. A whole folder with the same shallow key, whose files are as written or can be repaired:
-   nothing is run. If its parameters were deleted, it runs again when another stage needs them.
+1. A complete folder with the same shallow key, whose files are intact or can be repaired: nothing
+   runs. If its parameters were deleted, it runs again when another stage needs them.
 2. Its own folder, begun with the same shallow key, with the parameters of a training: the training
    is over, and only the rest of the stage is done (`methods.fitting`).
-3. In such a folder, the state of a training with its position in the data: training continues
+3. Such a folder with the state of a training and its position in the data: training continues
    after the last saved step (`training.loop`).
-4. In such a folder, completions: these are kept, and the others are generated
+4. Such a folder with completions: these are kept, and the others are generated
    (`pipeline.models`).
-5. In such a folder, shards of scores: these are kept, and the other batches are computed
+5. Such a folder with shards of scores: these are kept, and the other batches are computed
    (`selection.scores`).
-6. In such a folder, anything else: it is computed again. The teacher's replies are on the ledger,
+6. Such a folder with anything else: it is computed again. The teacher's replies are on the ledger,
    so none is paid for twice.
-7. Otherwise, or if its own folder was whole and is damaged, the folder is emptied, and the stage
-   begins anew.
+7. Otherwise, or if its own folder was complete before and is now damaged or lacks its parameters,
+   the folder is emptied and the stage starts over.
 """
 
 import contextlib
@@ -48,10 +48,10 @@ class StageOutcome:
     """The outcome of one stage.
 
     Attributes:
-      name: of the stage.
-      cached: whether it was done before.
-      seconds: of work, in this run or an earlier one.
-      why: why it was run again, or taken as it is; "" if there is nothing to say.
+      name: the name of the stage.
+      cached: whether it was finished before.
+      seconds: seconds of work, in this run or an earlier one.
+      why: why it was run again, or was used as it is; "" if there is nothing to report.
     """
 
     name: str
@@ -73,17 +73,17 @@ class _Finished:
 
 
 class Execution:
-    """The stages of a run, carried out in order.
+    """Runs the stages of a run, in order.
 
     Args:
-      stages: in order.
-      inputs: by name.
-      workdir: of the run; held by this process.
-      store: where the stages lie.
-      hashes: of files.
+      stages: the stages, in order.
+      inputs: the inputs by name.
+      workdir: the workdir of the run, which is locked while stages run (`pipeline.leases`).
+      store: the folders of the stages.
+      hashes: computes the hashes of files.
       deep: the deep key of each stage.
-      as_they_are: finished stages that are used even if their keys differ; what they read need not
-        be among `stages`.
+      as_they_are: finished stages that are used even if their keys differ; the stages that they
+        read need not be among `stages`.
     """
 
     def __init__(
@@ -104,11 +104,11 @@ class Execution:
         self._spans = Spans()
 
     def run(self) -> Iterator[StageOutcome]:
-        """Runs what is not done, and yields the outcome of each stage as it ends.
+        """Runs the stages that are not finished, and yields the outcome of each as it ends.
 
         Raises:
-          StageBusy: another process is running the next stage in the store. What was done before
-            it stays.
+          StageBusy: another process is running the next stage in the store. Results of earlier
+            stages are kept.
         """
         try:
             with self._spans.compilations():
@@ -132,16 +132,16 @@ class Execution:
             yield StageOutcome(stage.name, True, made.seconds, why)
 
     def _unreadable(self, stage: Stage) -> str:
-        """Returns a note where the stage has a manifest that cannot be read."""
+        """Returns a note if the stage has a manifest that cannot be read; otherwise ""."""
         folder = self._store.folder(stage.name, self._deep[stage.name])
         is_there = (folder / storage.MANIFEST).exists() and storage.manifest(folder) is None
         return f"{storage.MANIFEST} is damaged" if is_there else ""
 
     def is_done(self, careful: bool = False) -> bool:
-        """Returns whether nothing is to be run.
+        """Returns whether all stages are finished.
 
         Args:
-          careful: check the files too, not the manifests alone, and repair damaged ones.
+          careful: check the files, not only the manifests, and repair damaged ones.
         """
         for stage in self._stages.values():
             made = self._find_finished(stage, careful)
@@ -151,10 +151,10 @@ class Execution:
         return True
 
     def done_before(self) -> dict[str, float]:
-        """Returns the finished stages with their seconds of work; nothing is checked or written.
+        """Returns the seconds of work of each finished stage; checks no files and writes nothing.
 
-        What reads a stage that is to run is not among them. It may turn out to be done: if that
-        stage ends in an equal result.
+        A stage that reads an unfinished one is left out. It may still turn out to be finished, if
+        the unfinished stage ends in an equal result.
         """
         for stage in self._stages.values():
             read = [name for name in stage.reads.values() if name in self._stages]
@@ -167,7 +167,7 @@ class Execution:
         return done
 
     def may_be_finished(self, name: str) -> bool:
-        """Returns whether a stage may be finished; exact only if every stage before it is."""
+        """Returns whether a stage may be finished; exact only if all earlier stages are."""
         found = None
         for stage in self._stages.values():
             found = self._find_finished(stage, careful=False)
@@ -181,12 +181,12 @@ class Execution:
     def _make(
         self, stage: Stage, reason: str, needs_params: bool = False
     ) -> Iterator[StageOutcome]:
-        """Runs a stage, after those that it reads whose parameters were deleted.
+        """Runs a stage, and before it the stages that it reads whose parameters were deleted.
 
         Args:
-          stage: what is run.
-          reason: why it is run again; "" if it has not been run.
-          needs_params: whether it is run although it is finished, for its parameters.
+          stage: the stage to run.
+          reason: why it is run again; "" if it has not been run before.
+          needs_params: run it even if it is finished, to have its parameters again.
         """
         for name in stage.reads.values():
             if name in self._stages:
@@ -207,13 +207,13 @@ class Execution:
         with lease as ours:
             if not hosts.agree(ours):
                 raise StageBusy(stage.name)
-            made = self._find_finished(stage)  # It may have been finished since.
+            made = self._find_finished(stage)  # Another process may have finished it.
             if made and not made.damage and not (made.dropped and needs_params):
                 self._link_result(stage, made)
                 return StageOutcome(stage.name, True, made.seconds)
-            # The same work on the same inputs: different rounding on another machine must neither
-            # run later stages again nor select other questions to pay for. Only a teacher may
-            # answer differently.
+            # The same work on the same inputs keeps its content hash: different rounding on
+            # another machine must neither rerun later stages nor select other questions to pay
+            # for. Only a teacher may answer differently.
             is_same = made is not None and stage.artifact.work != "ask"
             seconds = self._run(stage, folder, made.content if made and is_same else "")
         made = self._find_finished(stage, careful=False)
@@ -232,8 +232,8 @@ class Execution:
         The first process reads the disk, and sends the result to the others.
 
         Args:
-          stage: the stage that is looked for.
-          careful: check its files too, and repair damaged ones if the stage can.
+          stage: the stage to find.
+          careful: also check its files, and repair damaged ones if the stage can.
         """
         found = None
         if hosts.is_first() and (place := self._find_folder(stage)):
@@ -278,7 +278,7 @@ class Execution:
                 files.write_json(self._workdir / storage.CURRENT, used | {stage.name: made.key})
 
     def _opened(self, stage: Stage) -> dict[str, Any]:
-        """Returns what a stage reads, by argument."""
+        """Returns the folders and the opened inputs that a stage reads, by argument."""
         opened = {}
         for argument, name in stage.reads.items():
             if name in self._stages:
@@ -291,8 +291,8 @@ class Execution:
     def _run(self, stage: Stage, place: Path, content: str) -> float:
         """Runs a stage in its folder and commits it; returns its seconds of work.
 
-        `content` is the hash that its result keeps, from an earlier run on the same inputs; "" if
-        there is none.
+        `content` is the content hash from an earlier run on the same inputs, which the result
+        keeps; "" if there is none.
         """
         began = time.perf_counter()
         key, shallow = self._deep[stage.name], self._shallow(stage)
@@ -302,7 +302,7 @@ class Execution:
             if hosts.is_first():
                 record = _begin(place, record)
             hosts.meet(f"{stage.name} begins")
-            self._spans.take()  # What came before is not the stage's.
+            self._spans.take()  # Discards the spans of earlier work.
             stage.run(stage.params, folder, **self._opened(stage))
             hosts.meet(f"{stage.name} ends")
             seconds = record["seconds"] + time.perf_counter() - began
@@ -313,7 +313,7 @@ class Execution:
                 storage.commit(folder, manifest, self._hashes)
             return hosts.agree(seconds)
         finally:
-            # The time of an interrupted stage is kept, unless that would hide why it was.
+            # Records the time of an interrupted stage. A disk error here must not hide the cause.
             with contextlib.suppress(OSError):
                 if hosts.is_first() and (place / storage.STARTED).is_file():
                     spent = record["seconds"] + time.perf_counter() - began
@@ -322,7 +322,7 @@ class Execution:
 
 @contextlib.contextmanager
 def _disk_errors(stage: str, place: Path) -> Iterator[None]:
-    """Raises a `UserError` for an error of the disk in the block."""
+    """Converts an `OSError` in the block into a `UserError` that names the stage."""
     try:
         yield
     except OSError as error:
@@ -334,7 +334,7 @@ def _disk_errors(stage: str, place: Path) -> Iterator[None]:
 
 def _begin(place: Path, fresh: dict[str, Any]) -> dict[str, Any]:
     """Creates the stage's folder, or continues an earlier attempt in it; returns its record."""
-    # A folder with a manifest was whole, and has been damaged since.
+    # A folder with a manifest was complete: it is damaged, outdated, or lacks its parameters.
     earlier = None if (place / storage.MANIFEST).exists() else storage.started(place)
     if earlier and earlier["shallow"] == fresh["shallow"]:
         record = fresh | earlier | {"restarts": earlier.get("restarts", 0) + 1}

@@ -1,4 +1,4 @@
-"""Reads and writes JSON and JSON Lines; with several processes, the first one writes."""
+"""Reads and writes JSON and JSON Lines; of several processes, only the first one writes."""
 
 import json
 import os
@@ -12,13 +12,13 @@ from bridge_jax.parallel import hosts
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` whole or not at all."""
+    """Writes `value` as JSON, atomically."""
     if hosts.is_first():
         atomic.write_json(path, value)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Returns the JSON object in `path`; None when it is not there, not whole, or no object."""
+    """Returns the JSON object in `path`; None if it is missing, damaged, or not an object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
@@ -27,13 +27,13 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Writes a JSONL file whole or not at all, and waits until it is on the disk."""
+    """Writes a JSONL file atomically, and waits until it is on the disk."""
     if hosts.is_first():
         atomic.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def append_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Adds rows to a JSONL file and waits until they are on the disk."""
+    """Appends rows to a JSONL file, and waits until they are on the disk."""
     if not hosts.is_first():
         return
     with path.open("a", encoding="utf-8") as file:
@@ -46,11 +46,11 @@ def read_rows(path: Path, way_out: str = "") -> list[dict[str, Any]]:
     """Returns the rows of a finished stage's JSONL file.
 
     Args:
-      path: of the file.
-      way_out: what a user can do where it is damaged.
+      path: the path of the file.
+      way_out: what a user can do if it is damaged, for the message.
 
     Raises:
-      UserError: it is not there, or damaged.
+      UserError: the file is missing or damaged.
     """
     way_out = f"; {way_out}" if way_out else ""
     try:
@@ -66,7 +66,7 @@ def read_rows(path: Path, way_out: str = "") -> list[dict[str, Any]]:
 
 
 def read_what_is_left(path: Path) -> list[dict[str, Any]]:
-    """Returns the rows of a damaged JSONL file that can still be read; none if it is not there."""
+    """Returns the readable rows of a damaged JSONL file; none if the file is missing."""
     lines = path.read_bytes().split(b"\n") if path.is_file() else []
     return [row for line in lines if (row := _row(line)) is not None]
 
@@ -74,7 +74,7 @@ def read_what_is_left(path: Path) -> list[dict[str, Any]]:
 def read_appended(path: Path) -> list[dict[str, Any]]:
     """Returns the rows of a JSONL file that is still being written, up to the first damaged one.
 
-    That is the last line, if a kill cut it short.
+    A kill can cut the last line short.
     """
     rows: list[dict[str, Any]] = []
     if not path.exists():
@@ -87,7 +87,7 @@ def read_appended(path: Path) -> list[dict[str, Any]]:
 
 
 def _row(line: str | bytes) -> dict[str, Any] | None:
-    """Returns the JSON object in a line, if it is one."""
+    """Returns the JSON object in a line; None if there is none."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):

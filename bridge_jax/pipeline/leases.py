@@ -1,9 +1,9 @@
 """Locks a file, so that one process at a time works in a folder.
 
-The lock is the kernel's (`flock`): it ends with the process, however that ends, and nothing has to
-be cleaned up. Between hosts it holds where their disk passes it on: NFS (v3 with lockd, v4), Lustre
-mounted with `flock`, Filestore; not in a bucket that is mounted as a folder. When a host is lost,
-NFS v4 keeps its locks until the lease ends, about 90 seconds.
+The lock is the kernel's (`flock`): it is released when the process ends, however it ends, and needs
+no cleanup. It works across hosts if their shared file system supports it: NFS (v3 with lockd, v4),
+Lustre mounted with `flock`, and Filestore do; a bucket mounted as a folder does not. When a host is
+lost, NFS v4 keeps its locks until the lease expires, about 90 seconds.
 """
 
 import contextlib
@@ -29,14 +29,14 @@ class WorkdirBusy(UserError):  # noqa: N818
 def held(file: Path, wait: bool = False) -> Iterator[bool]:
     """Yields whether this process holds the lock of a file, and releases it after the block.
 
-    The file stays: one that is removed could be locked twice.
+    The file is not removed: if it were, two processes could hold the lock.
 
     Args:
-      file: that is locked; it and its folder are made if need be.
-      wait: for another process to release it.
+      file: the file to lock; it and its folder are created if they do not exist.
+      wait: wait until another process releases the lock.
 
     Raises:
-      UserError: the file cannot be made, or is a symbolic link.
+      UserError: the file cannot be created, or is a symbolic link.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -56,11 +56,11 @@ def held(file: Path, wait: bool = False) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
-    """Locks the workdir during the block, for all processes of this run; the first one takes it.
+    """Locks the workdir during the block, for all processes of this run; the first one locks it.
 
     Raises:
-      WorkdirBusy: another run holds it; raised in all processes.
-      UserError: the folder cannot be made.
+      WorkdirBusy: another run holds the lock; raised in all processes.
+      UserError: the lock file or its folder cannot be created.
     """
     from bridge_jax.parallel import hosts  # JAX takes seconds to import; few commands lock.
 

@@ -25,7 +25,7 @@ from bridge_jax.progress import Advance, track
 from bridge_jax.text import tokenizer
 from bridge_jax.training.checkpoints import load_params
 
-REQUEST = "request"  # Of a row that is being written: the index of its prompt.
+REQUEST = "request"  # A field of rows until the file is complete: the index of the prompt.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Model:
     """A model in memory.
 
     Attributes:
-      params: on the mesh.
-      tokenizer: of its checkpoint.
-      mesh: where the parameters are.
-      generation_mesh: where what it generates with goes.
-      selected: the checkpoint that it came from.
+      params: the parameters, on `mesh`.
+      tokenizer: the tokenizer of its checkpoint.
+      mesh: the mesh of the parameters.
+      generation_mesh: the mesh of the parameters and the cache that generation uses.
+      selected: the checkpoint that the model came from.
     """
 
     config: DecoderConfig
@@ -58,9 +58,9 @@ class RoleModel:
 
     Attributes:
       role: the role, assistant or student.
-      selected: which checkpoint, and what is kept of it.
-      mesh: where it will lie.
-      generation_mesh: where what it generates with will lie; by default there too.
+      selected: the checkpoint, and the layers that are kept of it.
+      mesh: the mesh for the parameters.
+      generation_mesh: the mesh for generation; by default the same.
     """
 
     def __init__(
@@ -86,9 +86,9 @@ class RoleModel:
         return tokenizer.load(path, rows, read_end_ids(path, rows))
 
     def load(self, made: Folder | None = None, dtype: Any = None) -> Model:
-        """Returns the model that a stage has trained, or by default the checkpoint as it is.
+        """Returns the model that a stage has trained, or by default the untrained checkpoint.
 
-        Its parameters are of `dtype`, or of that of products, which is enough to run it.
+        Its parameters have `dtype`, by default that of matrix products, which suffices to run it.
         """
         selected, mesh = self.selected, self.mesh
         dtype = dtype or computing_on(self.config, selected).matmul_dtype
@@ -107,7 +107,10 @@ class RoleModel:
         return Model(config, params, self.tokenizer, mesh, self.generation_mesh, selected)
 
     def trainable(self, made: Folder | None = None) -> Model:
-        """Returns `load` with what is trained in f32: all of it, or an adapter, new at first."""
+        """Returns the model with the parameters to train in f32: all of them, or only an adapter.
+
+        The adapter is newly initialized if `made` is None.
+        """
         adapter = self.selected.lora
         model = self.load(made, None if adapter.rank else jnp.float32)
         if made is not None or not adapter.rank:
@@ -153,17 +156,17 @@ def complete_rows(
 ) -> list[dict[str, Any]]:
     """Writes a row for each example, and returns them in order, on every host.
 
-    Rows are added as completions end, each with the index of its request. After an interruption
-    those are kept, and the others are generated; the result is the same as without it. At the end
-    the rows are put in the order of the examples.
+    Rows are appended as completions end, each with the index of its request. After an interruption
+    these rows are kept and the others are generated; the result is the same as without it. At the
+    end the rows are put in the order of the examples.
 
     Args:
       path: the JSON Lines file.
-      engine: that generates.
+      engine: generates the completions.
       examples: one for each prompt.
       prompts: token ids, or requests with settings of their own.
-      to_row: returns the row of an example and its completion.
-      advance: called with the number of rows that were added.
+      to_row: returns the row for an example and its completion.
+      advance: called with the number of rows that were appended.
     """
     lines = hosts.agree(files.read_appended(path))
     done = {row.get(REQUEST, line): row for line, row in enumerate(lines)}

@@ -1,6 +1,6 @@
-"""Says what made a result: the revision of this code, the versions of libraries, the machine.
+"""Records what made a result: the revision of this code, the versions of libraries, the machine.
 
-It is in no key: results do not rerun for it. Nothing in it names a host, a user or a folder.
+It is in no key, so a change of it reruns nothing. It names no host, user or folder.
 """
 
 import functools
@@ -16,16 +16,16 @@ from bridge_jax import caches
 from bridge_jax.revision import revision
 
 LIBRARIES = ("bridge-jax", "jax", "jaxlib", "flax", "optax", "transformers", "tokenizers", "numpy")
-FIELD = "made_with"  # Of config.json, beside the fields of the config.
+FIELD = "made_with"  # A field of config.json besides those of the config.
 
 
 def made_with() -> dict[str, str]:
-    """Returns what runs here, now.
+    """Returns the versions and the hardware of this process.
 
     Returns:
-      library -> version, of those that are installed; `python`; `revision` of this project, if it
-      is a checkout: its commit, and whether files differ from it; `machine`: the processor and the
-      cores; `backend` and `devices` of JAX.
+      library -> version, for installed libraries; `python`; `revision`, if this project is a
+      checkout: its commit, and whether files differ from it; `machine`: the processor and the
+      number of cores; `backend` and `devices` of JAX.
     """
     versions = zip(LIBRARIES, caches.versions_of(*LIBRARIES))
     found = {name: version for name, version in versions if version}
@@ -38,7 +38,7 @@ def made_with() -> dict[str, str]:
 
 
 def merged(each: Iterable[Mapping[str, str | list[str]]]) -> dict[str, list[str]]:
-    """Returns each name with all its different values, in the order in which they come."""
+    """Returns each name with its distinct values, in order of first appearance."""
     found: dict[str, list[str]] = {}
     for one in each:
         for name, values in one.items():
@@ -50,7 +50,7 @@ def merged(each: Iterable[Mapping[str, str | list[str]]]) -> dict[str, list[str]
 
 @functools.cache
 def _processor() -> str:
-    """Returns the processor's name, or its architecture where the system does not tell it."""
+    """Returns the processor's name, or its architecture if the system does not name it."""
     try:
         told = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):

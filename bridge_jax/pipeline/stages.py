@@ -1,12 +1,12 @@
-"""Defines a stage, what it reads, its work and its keys; and a method as a list of stages.
+"""Defines stages, with their inputs, work and keys, and methods as lists of stages.
 
-A stage is a plain function of its parameters, of results of other stages, and of inputs from
-outside the run. `pipeline.execution` runs it.
+A stage is a plain function of its parameters, the results of other stages, and inputs from outside
+the run. `pipeline.execution` runs it.
 
 It has two keys. The *deep* key is the hash of the stage, its parameters and the deep keys of what
-it reads: it is known before a run. The *shallow* key is the hash of the stage, its parameters and
-the content of what it reads. Fields that change speed or cost alone, which are marked `UNKEYED`
-where they are declared, are in neither.
+it reads; it is known before a run. The *shallow* key is the hash of the stage, its parameters and
+the content of what it reads. Fields that change only speed or cost are marked `UNKEYED` where they
+are declared, and are in neither.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from bridge_jax.pipeline.artifacts import Artifact, Role
 from bridge_jax.pipeline.content import of_value
 from bridge_jax.text.prompts import Mode
 
-_DIGITS = 24  # of a key, hexadecimal; it is the name of a folder
+_DIGITS = 24  # Hexadecimal digits of a key, which is also the name of a folder.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Input:
     """An input of stages from outside the run: data, a model, a mesh.
 
     Attributes:
-      open: returns what a stage is given.
+      open: returns the value that a stage is given.
       key: returns the hash of its content; "" leaves it out of keys.
-      files: returns name -> SHA-256 of its files, which all hosts must have alike.
+      files: returns name -> SHA-256 of its files, which must be the same on all hosts.
     """
 
     open: Callable[[], Any]
@@ -40,14 +40,14 @@ class Input:
 
 @dataclasses.dataclass(frozen=True)
 class ByLength:
-    """Batches of rows whose width follows from the lengths: `tokens` in each, at most."""
+    """Batches whose row width depends on the sequence lengths, of at most `tokens` tokens each."""
 
     tokens: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Packed:
-    """Batches of `rows` rows of `tokens`; a row holds as many sequences as it has room for."""
+    """Batches of `rows` packed rows of `tokens` tokens; a row holds as many sequences as fit."""
 
     rows: int
     tokens: int
@@ -55,14 +55,14 @@ class Packed:
 
 @dataclasses.dataclass(frozen=True)
 class OwnReplies:
-    """Describes the replies that a training has its own model write before each step.
+    """Describes the replies that a training generates with its own model before each step.
 
     Attributes:
-      count: replies of a step.
-      generation: how they are written; `max_new_tokens` is the length of the longest.
-      reader: the role of another model that reads them before they are learned from; None if there
-        is none.
-      soft: how many of that model's most probable tokens are kept at each target; 0 keeps the
+      count: number of replies in a step.
+      generation: the settings of generation; `max_new_tokens` is the length of the longest reply.
+      reader: the role of another model that computes probabilities for the replies before the
+        step; None if there is none.
+      soft: how many of that model's most probable tokens are kept at each target; 0 keeps only the
         probability of the reply's own token.
     """
 
@@ -74,22 +74,22 @@ class OwnReplies:
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """The work of a stage as it is known before the run; for the planner.
+    """The work of a stage as far as it is known before the run, for the planner.
 
     Attributes:
       of: the set of examples.
-      count: their number, where it does not follow from the data; 0 otherwise.
-      text: what is read beside the prompt: an `answer`, a `rationale` with its answer, or in `both`
-        passes each by itself.
-      modes: how the model is asked; each example once in each mode.
-      samples: of each example; of retries, at most.
-      soft: the most probable tokens of another model beside each target.
-      share: fraction of the examples, where their number follows from the data; at least one.
-      batch: how a scoring forms its batches. A training has its `TrainSpec` for that, and a
+      count: the number of examples, if it does not follow from the data; otherwise 0.
+      text: the text after the prompt: an `answer`; a `rationale` with its answer; or `both`, as two
+        sequences.
+      modes: the prompt modes; each example is used once in each mode.
+      samples: number of samples for each example; for retries, the most.
+      soft: number of another model's most probable tokens stored at each target.
+      share: fraction of the examples, if their number follows from the data; at least one example.
+      batch: how a scoring stage forms its batches. A training has its `TrainSpec` for that, and a
         generation its `GenerationConfig`.
-      as_long_as: of a training without a number of epochs or steps of its own: the trainings that
-        take as many steps together.
-      replies: of a training on a model's own replies.
+      as_long_as: for a training with no number of epochs or steps of its own, the trainings whose
+        total number of steps it takes.
+      replies: for a training on a model's own replies, these replies.
     """
 
     of: Literal["pool", "dev", "test", "selected", "instructions"]
@@ -105,7 +105,7 @@ class Workload:
 
     @property
     def passes(self) -> int:
-        """The number of sequences of each example."""
+        """The number of sequences for each example."""
         texts = len(self.modes) + 1 if self.text == "both" else len(self.modes)
         return self.samples * texts
 
@@ -116,17 +116,17 @@ class Stage:
 
     Attributes:
       artifact: its row of the table.
-      run: called with `params`, the `Folder` to write to, and by name what it reads; called again
-        with the same folder after an interruption.
-      params: a frozen dataclass with all that it takes from the config.
-      reads: argument of `run` -> the name of a stage, whose `Folder` it is given, or of an input.
-      workload: what it puts through its model or asks the teacher, for the planner; None if it does
-        neither.
-      repair: as `run`; called with the folder of a finished stage and the names of its damaged
-        files; returns whether they are whole again. Otherwise the stage runs again.
-      keyed_by: inputs that are in its keys, though `run` is not given them.
-      check: called with the config and the inputs of the run, before anything is trained or paid;
-        raises a `UserError` for what the stage cannot work with.
+      run: called with `params`, the `Folder` to write to, and, by keyword, the stages and inputs
+        that it reads; called again with the same folder after an interruption.
+      params: a frozen dataclass with everything that it takes from the config.
+      reads: argument of `run` -> name of a stage, passed as its `Folder`, or name of an input.
+      workload: the examples that it runs its model on or asks the teacher about, for the planner;
+        None if it does neither.
+      repair: like `run`, but called with the folder of a finished stage, followed by the names of
+        its damaged files; returns whether they are complete again. If not, the stage runs again.
+      keyed_by: inputs that are part of its keys, although `run` does not receive them.
+      check: called with the config and the inputs of the run, before anything is trained or paid
+        for; raises a `UserError` if the stage cannot work with them.
     """
 
     artifact: Artifact
@@ -150,11 +150,11 @@ class Method:
 
     Attributes:
       name: the value of `method` in the config.
-      title: as in "The student of ...".
+      title: what it is, to complete "The student of ...".
       artifacts: rows of the table for every stage that it may run, in the order of reports.
-      stages: returns the stages of a config, in the order in which they are run.
-      notes: name of a measured model -> how this method trained it, where the table's note is not
-        right.
+      stages: returns the stages of a config, in the order in which they run.
+      notes: name of a measured model -> how this method trained it, where the table's note does
+        not apply.
       check: raises a `UserError` for a config that the method cannot work with.
     """
 
@@ -167,7 +167,7 @@ class Method:
 
 
 def keyed_values(value: Any) -> Any:
-    """Returns parameters as JSON values, without the fields that are in no key."""
+    """Returns parameters as JSON values, without their unkeyed fields."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         hints = typing.get_type_hints(type(value), include_extras=True)
         names = (field.name for field in dataclasses.fields(value))
@@ -179,7 +179,7 @@ def keyed_values(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): keyed_values(part) for key, part in value.items()}
     if isinstance(value, float) and value.is_integer():
-        return int(value)  # 0 and 0.0 are one.
+        return int(value)  # 0 and 0.0 give the same key.
     if value is None or isinstance(value, str | int | float):
         return value
     raise TypeError(f"{value!r} cannot be part of a key")
@@ -203,9 +203,9 @@ def key_of(stage: Stage, inputs: Mapping[str, Input], result: Callable[[str], st
 
     Args:
       stage: the stage whose key is computed.
-      inputs: by name.
-      result: name of a stage that it reads -> its deep key, for a deep key, or the hash of its
-        content, for a shallow one.
+      inputs: the inputs by name.
+      result: returns, for the name of a stage that it reads, that stage's deep key (for a deep key)
+        or content hash (for a shallow one).
     """
     read = {
         argument: inputs[name].key() if name in inputs else result(name)

@@ -1,10 +1,10 @@
-"""Stores the results of stages: a folder for each stage and key, in local folders for now.
+"""Stores the results of stages: a folder for each stage and key, on mounted disks for now.
 
     WORKDIR/stages/apprenticeship/warmup/KEY/    the files, and manifest.json, written last
     WORKDIR/apprenticeship/warmup                a link to the folder that the run uses
 
-A folder with a manifest is whole; one without is being made, or was interrupted. No folder is ever
-renamed. The runs of a study share one `stages`, where what they have in common lies once.
+A folder with a manifest is complete; one without is being written, or was interrupted. Folders are
+never renamed. The runs of a study share one `stages` folder, which holds their common results once.
 """
 
 import errno
@@ -32,7 +32,7 @@ STARTED = "started.json"
 SHARDS = "shards"
 CURRENT = "stages.json"  # In a workdir: stage -> the key of the folder that the run uses.
 WAY_OUT = "run the same command again: it finds what is damaged, and runs that stage again"
-_LONGEST = 1e9  # Seconds; some thirty years.
+_LONGEST = 1e9  # The longest plausible duration, in seconds: some thirty years.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -40,7 +40,7 @@ def local(path: str, flag: str) -> Path:
     """Returns the folder that a flag names.
 
     Raises:
-      UserError: it is an address, such as gs://bucket/run, where nothing can be written yet.
+      UserError: it is a URL, such as gs://bucket/run, which cannot be written to yet.
     """
     if found := _SCHEME.match(path):
         raise UserError(
@@ -54,9 +54,9 @@ class Folder:
     """The folder of one stage, with the files that its row of the table declares.
 
     Attributes:
-      path: the folder.
+      path: the path of the folder.
       artifact: the stage's row.
-      spans: takes the time of what the stage does.
+      spans: measures the time of parts of the stage's work.
     """
 
     def __init__(self, path: Path, artifact: Artifact, spans: Spans | None = None):
@@ -66,7 +66,7 @@ class Folder:
         """Returns the rows of a JSON Lines file.
 
         Raises:
-          UserError: it is not there, or not whole.
+          UserError: the file is missing or damaged.
         """
         return files.read_rows(self.path / name, WAY_OUT)
 
@@ -74,7 +74,7 @@ class Folder:
         """Returns a JSON object.
 
         Raises:
-          UserError: it is not there, or none.
+          UserError: the file is missing, or does not hold a JSON object.
         """
         found = files.read_json(self.path / name)
         if found is None:
@@ -93,19 +93,19 @@ class Folder:
             raise UserError(f"{self.path / name}: damaged ({error}); {WAY_OUT}") from None
 
     def write_rows(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
-        """Writes a JSON Lines file, whole or not at all."""
+        """Writes a JSON Lines file atomically."""
         files.write_rows(self.path / name, rows)
 
     def append_rows(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
-        """Adds rows to a JSON Lines file and waits until they are on the disk."""
+        """Appends rows to a JSON Lines file, and waits until they are on the disk."""
         files.append_rows(self.path / name, rows)
 
     def appended(self, name: str) -> list[dict[str, Any]]:
-        """Returns the rows that were added so far, without one that a kill cut short."""
+        """Returns the rows that were appended so far, without a last one that a kill cut short."""
         return files.read_appended(self.path / name)
 
     def write_record(self, name: str, value: Mapping[str, Any]) -> None:
-        """Writes a JSON object, whole or not at all."""
+        """Writes a JSON object atomically."""
         files.write_json(self.path / name, value)
 
     def write_array(self, name: str, value: np.ndarray) -> None:
@@ -120,9 +120,9 @@ class Folder:
 
 
 class Shards:
-    """The parts of a result that is still being computed, one file each: some arrays by name.
+    """The parts of a result that is still being computed; each is a file of named arrays.
 
-    An interrupted stage goes on after the last one. `commit` removes them.
+    An interrupted stage resumes after the last part. `commit` removes the parts.
     """
 
     def __init__(self, path: Path):
@@ -136,7 +136,7 @@ class Shards:
                 yield found
 
     def write(self, part: Mapping[str, np.ndarray]) -> None:
-        """Adds a part, whole or not at all, and waits until it is on the disk."""
+        """Adds a part atomically, and waits until it is on the disk."""
         if not hosts.is_first():
             return
         self._path.mkdir(exist_ok=True)
@@ -163,7 +163,7 @@ class Shards:
 
 
 def manifest(folder: Path) -> Manifest | None:
-    """Returns the manifest of a folder; None where there is none, or a damaged one."""
+    """Returns the manifest of a folder; None if it is missing or damaged."""
     found = files.read_json(folder / MANIFEST)
     return cast(Manifest, found) if found is not None and _is_manifest(found) else None
 
@@ -185,7 +185,7 @@ def _is_manifest(found: dict[str, Any]) -> bool:
 
 
 def started(folder: Path) -> dict[str, Any] | None:
-    """Returns the record of a stage that has begun in a folder; None if it is damaged."""
+    """Returns the record of a stage that has begun in a folder; None if missing or damaged."""
     found = files.read_json(folder / STARTED)
     if found is None or not isinstance(found.get("shallow"), str):
         return None
@@ -200,12 +200,13 @@ def _is_duration(value: Any) -> bool:
 
 
 def commit(folder: Folder, manifest: Mapping[str, Any], hashes: Hashes) -> None:
-    """Writes the manifest, which marks the folder as whole.
+    """Writes the manifest, which marks the folder as complete.
 
-    A `content` in the manifest stays: a stage that was run again on the same inputs keeps its hash.
+    A `content` in the manifest is kept: a stage that was run again on the same inputs keeps its
+    hash. Otherwise it is computed.
 
     Raises:
-      OSError: a declared result is not there.
+      OSError: `content` is computed, and a declared result is missing.
     """
     there = hashes.of_files(folder.path)
     found = {
@@ -220,7 +221,7 @@ def commit(folder: Folder, manifest: Mapping[str, Any], hashes: Hashes) -> None:
 
 
 def content_of(folder: Folder) -> str:
-    """Returns the hash of a stage's result: of its declared fields and arrays."""
+    """Returns the hash of a stage's result: its declared fields and arrays."""
     found = {}
     for file in folder.artifact.files:
         path = folder.path / file.name
@@ -243,13 +244,13 @@ def _of_array(array: np.ndarray) -> list[Any]:
 
 
 def damage(folder: Path, made: Manifest, hashes: Hashes, params: bool = True) -> dict[str, str]:
-    """Returns the files of a finished stage that are not as they were written, each with why.
+    """Returns the missing or changed files of a finished stage, each with the reason in words.
 
     Args:
-      folder: of the stage.
+      folder: the folder of the stage.
       made: its manifest.
-      hashes: of files.
-      params: check its parameters too, unless they were dropped.
+      hashes: computes the hashes of files.
+      params: also check its parameters, unless they were dropped.
     """
     found = {}
     for name, digest in made["files"].items():
@@ -266,8 +267,8 @@ class Store:
     """The folders of stages.
 
     Args:
-      root: `stages` of a workdir, or of a study.
-      shared: whether other processes may work there.
+      root: the `stages` folder of a workdir or a study.
+      shared: whether other processes may work there too.
     """
 
     def __init__(self, root: Path, shared: bool = False):
@@ -278,7 +279,7 @@ class Store:
         return self.root / stage / key
 
     def find(self, stage: str, key: str, shallow: str) -> tuple[Path, Manifest] | None:
-        """Returns a whole folder of the shallow key, preferably that of the deep key."""
+        """Returns a complete folder with the shallow key, preferably that of the deep key."""
         own = self.folder(stage, key)
         others = own.parent.glob(f"*/{MANIFEST}") if own.parent.is_dir() else ()
         for folder in [own, *sorted(path.parent for path in others)]:
@@ -288,7 +289,7 @@ class Store:
         return None
 
     def prune(self, stage: str, used: Path) -> None:
-        """Removes the other folders of a stage, whose results the new one replaces."""
+        """Removes a stage's other folders, which `used` replaces, unless the store is shared."""
         if self.shared:
             return
         for folder in used.parent.iterdir():
@@ -303,7 +304,7 @@ def clear(folder: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Deletes a stage's folder, beginning with the files that mark it as whole or resumable."""
+    """Deletes a stage's folder, first the files that mark it as complete or resumable."""
     for name in (STARTED, MANIFEST):  # A kill in between leaves nothing to resume.
         (folder / name).unlink(missing_ok=True)
     if folder.is_dir():
@@ -314,18 +315,18 @@ def drop_model(folder: Path) -> None:
     """Removes the parameters of a finished stage, which runs again when they are needed."""
     found = files.read_json(folder / MANIFEST)
     if found and (folder / PARAMS.name).is_dir():
-        # First, so that a kill between the two leaves no model that is taken for whole.
+        # Written first, so that a kill in between leaves no partial model that seems complete.
         files.write_json(folder / MANIFEST, found | {"dropped": True})
         shutil.rmtree(folder / PARAMS.name, ignore_errors=True)
 
 
 def lock_of(folder: Path) -> Path:
-    """Returns the name of the lease of a stage's folder."""
+    """Returns the path of the lock file of a stage's folder."""
     return folder.with_name(folder.name + ".lock")
 
 
 def link(workdir: Path, stage: str, folder: Path) -> None:
-    """Points the stage's name in a workdir to its folder by a relative link, in one step."""
+    """Points the stage's name in a workdir to its folder, by a relative link, atomically."""
     name, words = workdir / stage, os.path.relpath(folder, (workdir / stage).parent)
     if name.is_symlink() and name.readlink() == Path(words):
         return
@@ -339,11 +340,11 @@ def link(workdir: Path, stage: str, folder: Path) -> None:
 
 
 def current(workdir: Path) -> dict[str, str]:
-    """Returns stage -> the key of the folder that the last run of a workdir uses, or will use."""
+    """Returns stage -> key of the folder that the last run of a workdir uses, or will use."""
     return files.read_json(workdir / CURRENT) or {}
 
 
 def finished(workdir: Path, stage: str) -> bool:
-    """Returns whether a stage is whole and used by the last run."""
+    """Returns whether a stage is complete, and used by the last run."""
     found = manifest(workdir / stage)
     return found is not None and found["key"] == current(workdir).get(stage)

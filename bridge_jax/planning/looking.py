@@ -1,6 +1,6 @@
-"""Looks at data as a run would read them: what is bad, how long texts are, what each model sees.
+"""Inspection of data before a run: bad rows, prompt lengths, and what each model sees.
 
-Only tokenizers are read, no weights; nothing is sent.
+It reads only tokenizers, no weights, and sends nothing to a teacher.
 """
 
 import collections
@@ -31,28 +31,29 @@ from bridge_jax.text.prompts import Mode, TrainingSequence
 from bridge_jax.text.rendering import Rendering
 from bridge_jax.text.tokenizer import Tokenizer
 
-SHOWN = 20  # Bad rows, and labels, on the screen.
+SHOWN = 20  # Most bad rows, and most labels, to print.
 PARTS = ("pool", "dev", "test")
 
-_BARS, _BAR = 10, 40  # Of the histogram: how many, and how long the longest is.
+_BARS, _BAR = 10, 40  # Histogram: the most bins, and the columns of the longest bar.
 _NO_LIMIT = 10**9
-# Of more examples, so many are measured, and those with the longest questions. Our defaults.
+# If there are more examples than _MEASURED, a random sample of that size is measured, plus the
+# _EXTREMES with the longest questions. Our defaults.
 _MEASURED, _EXTREMES = 20_000, 1_000
 _REASONING = "(The reasoning of the assistant will stand here.)"
-_BEGIN, _END = "⟦", "⟧"  # Around what is trained, so that it also reads without color.
+_BEGIN, _END = "⟦", "⟧"  # Mark the trained text, so that it stands out without color.
 
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """Holds the facts of a person's data that `launch.data` prints.
+    """The facts about a user's data that `launch.data` prints.
 
     Attributes:
       splits: the examples, and the rows that are left out.
-      lengths: for each role, int[N], the tokens of the longest prompt of each example that was
-        measured: of all, or of a random sample of many.
-      most: for each role, the tokens of its longest prompt; of many examples those with the longest
-        questions are measured for it.
-      max_prompt_tokens, row_tokens: as proposed for these lengths.
+      lengths: for each role, int[N], the token count of the longest prompt of each measured
+        example: all examples, or a random sample if there are many.
+      most: for each role, the token count of its longest prompt; if `lengths` is of a sample, the
+        examples with the longest questions are measured too.
+      max_prompt_tokens, row_tokens: the values proposed for these lengths.
     """
 
     config: RunConfig
@@ -65,7 +66,7 @@ class Look:
 
     @property
     def longest(self) -> np.ndarray:
-        """int[N], the tokens of each example's prompt for the role that has the longest."""
+        """int[N], the token count of each example's longest prompt over all roles."""
         return np.max(list(self.lengths.values()), axis=0)
 
     def to_json(self) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def look(config: RunConfig) -> Look:
     """Reads the data and measures its prompts; bad rows are left out.
 
     Raises:
-      UserError: the data or a tokenizer cannot be read; a `BadRowsError` if too much is bad.
+      UserError: the data or a tokenizer cannot be read; a `BadRowsError` if too many rows are bad.
     """
     data = dataclasses.replace(config.data, on_bad_row="skip")
     config = dataclasses.replace(config, data=data)
@@ -124,14 +125,14 @@ def look(config: RunConfig) -> Look:
 def _lengths(
     config: RunConfig, inputs: Inputs, role: Role, examples: Sequence[Example]
 ) -> np.ndarray:
-    """Returns the tokens of the longest prompt of each example for a role, int[N]."""
+    """Returns int[N], the token count of each example's longest prompt for a role."""
     reading = _reading(inputs.rendering(role), _NO_LIMIT, "error")
     found = [reading.prompts(examples, "", mode).lengths for mode in _modes(config, role)]
     return np.max(found, axis=0)
 
 
 def label_counts(splits: Splits) -> dict[str, collections.Counter[str]]:
-    """Returns the number of examples of each label, for each split; {} without labels."""
+    """Returns the number of examples of each label in each split; {} if answers are not labels."""
     if not any(example.kind == "label" for example in splits.pool):
         return {}
     return {
@@ -141,9 +142,13 @@ def label_counts(splits: Splits) -> dict[str, collections.Counter[str]]:
 
 
 def show_bad_rows(console: Console, bad: BadRows, path: str) -> None:
-    """Prints the bad rows; many are written to a file in this folder, which is named."""
+    """Prints the bad rows.
+
+    If there are more than `SHOWN`, all of them also go to a file in the current folder, whose name
+    is printed.
+    """
     if not bad.rows:
-        if bad.total:  # Practice tasks are no rows.
+        if bad.total:  # Practice tasks do not come from rows.
             say(console, f"All of {bad.total:,} rows can be used.")
         return
     say(console, (f"{len(bad.rows):,} of {bad.total:,} rows are bad:", "bold"))
@@ -160,9 +165,9 @@ def show(console: Console, seen: Look, rows: int) -> None:
     """Prints everything but the bad rows.
 
     Args:
-      console: where.
+      console: where to print.
       seen: the data.
-      rows: how many examples are shown as teacher, assistant and student see them.
+      rows: how many examples to show as teacher, assistant and student see them.
     """
     _show_splits(console, seen.splits)
     _show_lengths(console, seen)
@@ -174,7 +179,7 @@ def show(console: Console, seen: Look, rows: int) -> None:
 
 
 def spelled(tokenizer: Tokenizer, ids: list[int]) -> str:
-    """Returns the text of tokens, special ones by their names."""
+    """Returns the text of tokens, with special tokens spelled by name."""
     parts, pending = [], []
     for token in ids:
         if tokenizer.decode([token]):
@@ -193,9 +198,9 @@ class Piece(NamedTuple):
 
 
 def training_row(seen: Look) -> tuple[list[Piece], int]:
-    """Returns the first row of the student's training, and how many of its tokens are padding.
+    """Returns a student training row of the first pool examples, and its number of padding tokens.
 
-    A rationale that is not recorded is a placeholder.
+    A placeholder stands for a rationale that is not recorded, and for a missing answer.
     """
     reading, config = _as_run(seen, "student"), seen.config
     size, variant = config.student_training.row_tokens, config.data.rationale
@@ -228,14 +233,14 @@ def _modes(config: RunConfig, role: Role) -> tuple[Mode, ...]:
 
 
 def _reading(reading: Rendering, most: int, on_long_prompt: str) -> Rendering:
-    """Returns a rendering with another limit, which keeps nothing on disk."""
+    """Returns a copy of a rendering with another prompt limit, which caches nothing on disk."""
     return dataclasses.replace(
         reading, max_prompt_tokens=most, on_long_prompt=on_long_prompt, folder=None, key=""
     )
 
 
 def _as_run(seen: Look, role: Role) -> Rendering:
-    """Returns the rendering of the run; where long prompts are errors, one without a limit."""
+    """Returns the run's rendering for a role; if long prompts are errors, one without a limit."""
     reading, config = seen.inputs.rendering(role), seen.config
     if config.on_long_prompt == "error":
         return _reading(reading, _NO_LIMIT, "error")
@@ -375,6 +380,6 @@ def _head(console: Console, text: str) -> None:
 
 
 def say(console: Console, *parts: shown.Part) -> None:
-    """Prints parts as a paragraph, broken between words where the line ends."""
+    """Prints parts as a paragraph, wrapped between words."""
     made: Text = shown.text(*parts)
     console.print(made, highlight=False)

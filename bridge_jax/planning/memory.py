@@ -1,4 +1,4 @@
-"""Compiles each step for its mesh and reports the memory per chip."""
+"""Memory of each step per device, found by compiling the step for its mesh."""
 
 import dataclasses
 import re
@@ -22,28 +22,31 @@ from bridge_jax.training.objectives.distillation import SoftTargets, predict_bat
 from bridge_jax.training.objectives.policy import Policy, PolicyTargets, reference_logprobs
 from bridge_jax.training.step import abstract_state, make_optimizer, make_train_step
 
-# XLA does not look for the fastest program: a fifth of the processor time for a training step of 7B
-# on v5e, with 2% less memory than by default, and a quarter for generation of 0.5B, with 4% more.
+# XLA does not search for the fastest program. Compared with the default, a 7B training step on v5e
+# compiles in a fifth of the CPU time and its program needs 2% less memory; generation with 0.5B, in
+# a quarter of the CPU time, with 4% more memory.
 QUICKLY: Any = {"exec_time_optimization_effort": -1.0}
 
 
-# What XLA says of a program that does not fit a TPU: all that it needs, in binary units.
+# XLA's error for a program that does not fit on a TPU: the total that it needs, in binary units.
 _REFUSED = re.compile(r"RESOURCE_EXHAUSTED.*(?:temporaries \(|Used )([\d.]+)([KMGT])\b", re.S)
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 class Memory(NamedTuple):
-    """Bytes on each chip while a step runs.
+    """The bytes on each device while a step runs.
 
     Attributes:
       parameters: trained and frozen.
       optimizer: moments and counters.
       cache: keys and values.
-      temporary: activations, gradients, and other buffers of the compiler.
-      program: the compiled step.
-      held: arrays of other programs: for generation, the weights as they were read; for a training
-        on the model's own replies, what its other programs keep between steps.
-      refused: XLA refuses to compile the step, since it does not fit; the sum is what it needs.
+      temporary: all other buffers: activations, gradients, the batch, and the copies of the
+        parameters that a training keeps (moving average, best so far).
+      program: the compiled code.
+      held: arrays that belong to other programs: for generation, the weights as loaded; for a
+        training on the model's own replies, what its other programs keep between steps.
+      refused: whether XLA refused to compile the step because it does not fit; the total is then
+        the amount that XLA reports.
     """
 
     parameters: int
@@ -80,12 +83,12 @@ def train_step(
     """Compiles a training step and returns its memory.
 
     Args:
-      config: of the model, its compute dtype and adapter included.
+      config: the model, including its compute dtype and adapter.
       train: the batch and how it is computed.
-      objective: what is minimised.
-      targets: the number per row.
-      mesh: its devices may be those of another machine.
-      soft: the number of another model's tokens at each target.
+      objective: the loss.
+      targets: the number of targets per row.
+      mesh: the mesh to compile for; its devices may be those of another machine.
+      soft: how many of another model's most probable tokens each target has; 0 for none.
     """
     config = dataclasses.replace(in_training(config), remat=train.remat)
     params = decoder.abstract(config, mesh)
@@ -113,7 +116,7 @@ def train_step(
 
 
 def scoring_step(config: DecoderConfig, shape: Shape, mesh: Mesh) -> Memory:
-    """Compiles the scoring of a batch and returns its memory."""
+    """Compiles a scoring step for one batch shape and returns its memory."""
     params = decoder.abstract(dataclasses.replace(config, param_dtype=config.matmul_dtype), mesh)
     batch: Any = jax.tree.map(lambda a: _ints(mesh, *a.shape), empty(shape))
     with jax.set_mesh(mesh):
@@ -124,14 +127,14 @@ def scoring_step(config: DecoderConfig, shape: Shape, mesh: Mesh) -> Memory:
 def reading_step(
     config: DecoderConfig, rows: int, width: int, targets: int, soft: int, mesh: Mesh
 ) -> Memory:
-    """Compiles the reading of packed rows by a model that is not trained; returns its memory.
+    """Compiles a forward pass over packed rows by a model that is not trained; returns its memory.
 
     Args:
-      rows: of the batch.
-      width: tokens of a row.
-      targets: of a row.
-      soft: the number of most probable tokens at each; 0 for the target's own probability.
-      mesh: its devices may be those of another machine.
+      rows: rows per batch.
+      width: tokens per row.
+      targets: targets per row.
+      soft: how many most probable tokens to find per target; 0 for the target's own probability.
+      mesh: the mesh to compile for; its devices may be those of another machine.
     """
     config = dataclasses.replace(config, param_dtype=config.matmul_dtype)
     params = decoder.abstract(config, mesh)
@@ -147,9 +150,9 @@ def reading_step(
 def generation_step(
     config: DecoderConfig, settings: GenerationConfig, rows: int, width: int, mesh: Mesh
 ) -> Memory:
-    """Compiles what generates from prompts of `width` tokens in `rows` slots; returns its memory.
+    """Compiles generation from prompts of `width` tokens in `rows` slots, and returns its memory.
 
-    That of decoding or of prefilling, whichever needs more.
+    Prefilling and decoding are two programs; the one that needs more memory counts.
     """
     config = as_generated(config, settings.cache)
     new = settings.max_new_tokens
@@ -165,7 +168,7 @@ def generation_step(
 
 
 def _memory(lowered: Any, parameters: int, optimizer: int, cache: int) -> Memory:
-    """Compiles a step and returns its memory, also if it does not fit a chip."""
+    """Compiles a step and returns its memory, even if it does not fit on a device."""
     try:
         found = lowered.compile(QUICKLY).memory_analysis()
     except jax.errors.JaxRuntimeError as error:
@@ -182,7 +185,7 @@ def _memory(lowered: Any, parameters: int, optimizer: int, cache: int) -> Memory
 
 
 def _rows(mesh: Mesh, rows: int, width: int, targets: int) -> Any:
-    """Returns packed rows as arrays without values, with nothing beside the targets."""
+    """Returns packed rows as abstract arrays, without extra targets."""
     wide, narrow = _ints(mesh, rows, width), _ints(mesh, rows, targets)
     weight: Any = _array(mesh, (rows, targets), jnp.float32)
     return Rows(wide, wide, wide, narrow, narrow, weight, weight)

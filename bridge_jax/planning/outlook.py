@@ -1,7 +1,7 @@
-"""Says what a run would do: its stages, what of them is done before, and what the rest takes.
+"""The plan of a dry run: which stages are done, which would run, and their time and cost.
 
-Nothing is compiled. Times are the least that the work of models can take here; those of the
-teacher's answers, of reading and of compiling are not known before.
+Nothing is compiled. Times are lower bounds for the work of the models on the devices here. How long
+the teacher's answers, reading and compiling take is not known in advance, and not included.
 """
 
 import dataclasses
@@ -23,14 +23,14 @@ from bridge_jax.progress import duration
 
 @dataclasses.dataclass(frozen=True)
 class Outlook:
-    """Holds the plan of a run: what is done, what would run, and its cost.
+    """The plan of a run: what is done, what would run, and its cost.
 
     Attributes:
-      done: stage -> seconds of work, of those that are finished.
-      to_run: stage -> the least seconds that its model takes; 0.0 of one that runs no model.
-      teacher: its name; "" if nobody is asked.
-      spending: the expected bill of what is to be asked.
-      quotes: of a teacher who is to be paid, the most that may be asked and paid.
+      done: finished stage -> seconds of work.
+      to_run: stage to run -> the lower bound on its model's seconds; 0.0 if it runs no model.
+      teacher: the teacher's name; "" if none of the stages to run asks it.
+      spending: the expected bill of the stages to run.
+      quotes: upper bounds on queries and cost, if the teacher is paid.
       on_cpu: whether the run is on a CPU.
     """
 
@@ -50,13 +50,13 @@ def outlook(
     to_run: Collection[str],
     quotes: list[Quote],
 ) -> Outlook:
-    """Returns what a run would do.
+    """Returns the plan of a run.
 
     Args:
-      stages: of the run, in order.
-      done: the finished stages with their seconds of work.
-      to_run: the names of the others.
-      quotes: what a teacher who is to be paid may cost.
+      stages: the run's stages, in order.
+      done: finished stage -> seconds of work.
+      to_run: the names of the other stages.
+      quotes: upper bounds on what a paid teacher may cost.
     """
     lengths = Lengths(config, stages, inputs)
     chip = chips.local(inputs.devices[0])
@@ -74,13 +74,13 @@ def outlook(
 def show(
     found: Outlook, console: Console, heading: Sequence[shown.Part], notes: Iterable[str]
 ) -> None:
-    """Prints what a run would do.
+    """Prints the plan of a run.
 
     Args:
-      found: what it would do.
-      console: where to.
-      heading: a line on the run.
-      notes: on its data and devices.
+      found: the plan.
+      console: where to print.
+      heading: a line about the run.
+      notes: remarks on its data and devices.
     """
     shown.say(console, *heading)
     for note in notes:

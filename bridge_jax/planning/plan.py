@@ -1,10 +1,11 @@
-"""Plans memory, time and cost of a run or a study before hardware is booked, as figures.
+"""Plans the memory, time and cost of a run or a study before hardware is booked.
 
-Memory is that of the compiled step. Time is the roofline's lower bound (2009, Williams et al.): the
-slowest of arithmetic, memory and interconnect, without any waiting. Real runs take longer.
+Memory is taken from the compiled step. Time is the lower bound of the roofline model (Williams et
+al., 2009): the longest of the times for arithmetic, memory traffic and interconnect traffic, each
+at full speed. Real runs take longer.
 
-In a study, stages and answers that runs share are counted once. Nothing is compiled, so the plan of
-a study has no memory; that of each run's config has.
+In a study, stages and answers that runs share count once. Nothing is compiled for it, so its plan
+has no memory figures; the plan of a single run's config has them.
 """
 
 import contextlib
@@ -48,8 +49,8 @@ from bridge_jax.planning.workload import (
     part_of,
 )
 
-MOST = 512  # Rows of a device, at most, in a proposed batch.
-HEADROOM = 0.9  # Of a chip's memory, at most, in a proposed batch.
+MOST = 512  # Most rows per batch shard (data x fsdp) in a proposed batch.
+HEADROOM = 0.9  # Largest share of a device's memory for a proposed batch.
 # The share of the roofline that steps reached on an H200 (docs/performance.md). On TPUs nothing has
 # been measured.
 REACHED = {"train": 0.46, "score": 0.59, "generate": 0.48}
@@ -60,17 +61,18 @@ _TEACHER = ("queries", "input_tokens", "output_tokens", "usd")
 
 @dataclasses.dataclass(frozen=True)
 class StagePlan:
-    """The plan of one stage on one mesh.
+    """The plan of one stage, or of one program of a stage, on one mesh.
 
     Attributes:
-      work: its step and the number of steps.
-      devices: their number.
-      memory: the need of each device.
-      chip: that is planned for.
-      cost: of the whole stage, over all devices.
-      seconds: the least time.
+      work: the step and the number of steps.
+      devices: the number of devices.
+      memory: what each device needs.
+      chip: the figures of one device of the target hardware.
+      cost: the cost of all steps, summed over the devices.
+      seconds: the lower bound on the time of all steps.
       bound_by: "compute", "memory" or "interconnect".
-      compiling: seconds that the step took to compile for the plan; 0 if another stage shares it.
+      compiling: seconds that the step took to compile for the plan; about 0 if an earlier stage has
+        the same program.
     """
 
     work: Work
@@ -84,7 +86,7 @@ class StagePlan:
 
     @property
     def name(self) -> str:
-        """The stage, and which of its programs it is where there are several."""
+        """The stage's name, followed by the work's part if it has one (`part_of`)."""
         return name_of(self.work)
 
     @property
@@ -94,16 +96,16 @@ class StagePlan:
 
     @property
     def fits(self) -> bool:
-        """Returns whether the memory of a device is enough."""
+        """Returns whether the step fits in the memory of a device."""
         return not self.memory.refused and self.memory.total <= self.chip.memory
 
     def of_chip(self, size: float) -> float:
-        """Returns the bytes of a chip, each of whose devices has `size` bytes."""
+        """Converts bytes per device to bytes per chip; a chip may consist of several devices."""
         return size * self.chip.devices
 
     @property
     def expected(self) -> float:
-        """Estimates the seconds of the stage: at the share of the roofline that was measured."""
+        """Estimates the stage's seconds at the measured share of the roofline, plus compilation."""
         return _expected(self.work, self.seconds) + self.compiling
 
     def to_json(self) -> dict[str, Any]:
@@ -132,14 +134,16 @@ def plan_stages(
     begins: Callable[[str], None] = lambda _: None,
     measure: Measure | None = None,
 ) -> Iterator[StagePlan]:
-    """Plans each stage on its mesh. Steps that differ little are compiled once, for the largest.
+    """Plans each stage on its mesh.
+
+    Steps whose programs differ only in the number of targets are compiled once, for the largest.
 
     Args:
-      works: its stages that run a model.
-      meshes: of each role.
-      chip: that is planned for.
-      begins: is told the name of a stage before its step is compiled.
-      measure: returns the memory of a program; by default it is compiled.
+      works: the work of the stages that run a model.
+      meshes: the meshes of each role's model.
+      chip: the figures of one device of the target hardware.
+      begins: called with the name of a stage before its step is compiled.
+      measure: returns the memory of a step; by default the step is compiled.
     """
     compiled = functools.cache(measure or memory_of)
     largest: dict[Work, Work] = {}
@@ -160,7 +164,7 @@ def plan_stages(
         began = time.perf_counter()
         needs = needs_of(work)
         beside = [w for w in works if w.stage == work.stage and part_of(w) != part_of(work)]
-        if beside:  # Other programs of the same training, which take turns.
+        if beside:  # The other programs of the same training, with which it takes turns.
             needs = needs._replace(held=sum(needs_of(other).kept for other in beside))
         elif isinstance(work, GenerationWork):
             read_to = meshes[work.role].training
@@ -170,7 +174,7 @@ def plan_stages(
 
 
 def _expected(work: Work, seconds: float) -> float:
-    """Returns the seconds of work that takes `seconds` at least, at the shares in `REACHED`."""
+    """Returns the expected seconds of a work, from its lower bound and the shares in `REACHED`."""
     match work:
         case TrainingWork():
             return seconds / REACHED["train"]
@@ -185,7 +189,7 @@ def _targets(work: Work | None) -> int:
 
 
 def _without_stage(work: Work) -> Work:
-    """Returns the work without its stage and its number of steps."""
+    """Returns the work without stage, part, steps and, for generation, `trained`."""
     match work:
         case GenerationWork():
             work = work._replace(part="", trained=True)
@@ -195,7 +199,7 @@ def _without_stage(work: Work) -> Work:
 
 
 def _program(work: Work) -> Work:
-    """Returns the work without what changes no array, and without its number of targets."""
+    """Returns the work reduced to what its program depends on, except the number of targets."""
     work = _without_stage(work)
     match work:
         case GenerationWork():
@@ -211,17 +215,17 @@ def _program(work: Work) -> Work:
 
 
 def mesh_of(work: Work, meshes: Meshes) -> Mesh:
-    """Returns the mesh that a stage runs on, of those of its model."""
+    """Returns which of its model's meshes a work runs on."""
     return meshes.generation if isinstance(work, GenerationWork) else meshes.training
 
 
 def decoder_config(config: RunConfig, role: Role, mesh: Mesh) -> DecoderConfig:
-    """Returns the config of a role's model, on the devices of a mesh."""
+    """Returns the config of a role's model for the devices of a mesh."""
     return planned_config(getattr(config, role), mesh.devices.flat[0])
 
 
 def memory_of(work: Work, model: DecoderConfig, mesh: Mesh) -> memory.Memory:
-    """Compiles the step of a work and returns its memory on each device."""
+    """Compiles the step of a work and returns its memory per device."""
     match work:
         case TrainingWork():
             return memory.train_step(
@@ -237,14 +241,14 @@ def memory_of(work: Work, model: DecoderConfig, mesh: Mesh) -> memory.Memory:
 
 
 def _scored(work: ScoringWork, model: DecoderConfig) -> DecoderConfig:
-    """Returns the config of the model that is scored: as downloaded it has no adapter."""
+    """Returns the config of the scored model, which has no adapter unless a stage trained it."""
     return model if work.trained else dataclasses.replace(model, lora=None)
 
 
 def work_time(
     work: Work, model: DecoderConfig, mesh: Mesh, chip: Chip
 ) -> tuple[costs.Cost, float, str]:
-    """Returns the cost of a whole stage, the least time in seconds, and the bottleneck."""
+    """Returns the cost of all steps, the lower bound on their seconds, and the bottleneck."""
     match work:
         case TrainingWork():
             step = costs.train_step(model, work.train, work.targets, mesh)
@@ -270,9 +274,9 @@ def work_time(
 def propose(
     model: DecoderConfig, work: TrainingWork, mesh: Mesh, chip: Chip
 ) -> Iterator[tuple[str, int]]:
-    """Yields (remat policy, the largest micro-batch in rows that fits; 0 where none does).
+    """Yields (remat policy, rows of the largest micro-batch that fits, or 0 if none does).
 
-    Rows are doubled from one a device until a step does not fit.
+    Rows are doubled, from one per batch shard, until a step does not fit.
     """
     parts, room = batch_devices(mesh), HEADROOM * chip.memory
     for policy in ("none", "dots", "full"):
@@ -286,11 +290,11 @@ def propose(
 
 
 def largest_batch(takes: Callable[[int], bool], parts: int) -> int:
-    """Returns the largest of parts, 2 parts, 4 parts, ... that fits, or 0.
+    """Returns the largest of `parts`, 2 `parts`, 4 `parts`, ... rows that fits, or 0.
 
     Args:
-      takes: whether so many rows fit.
-      parts: rows of the smallest batch, one a device.
+      takes: returns whether a number of rows fits.
+      parts: rows of the smallest batch, one per batch shard.
     """
     rows = 0
     while rows < parts * MOST and takes(max(parts, 2 * rows)):
@@ -301,8 +305,9 @@ def largest_batch(takes: Callable[[int], bool], parts: int) -> int:
 def resident(stages: list[StagePlan]) -> float | None:
     """Estimates the peak resident bytes of a run on this machine's CPU; None if unknown.
 
-    The sum of this process, which has loaded the libraries and compiled the steps; of the largest
-    stage; and of its parameters once more, as read from the checkpoint.
+    It is the sum of this process's resident bytes, which include the libraries and the compiled
+    steps; of the largest stage; and of that stage's parameters once more, as read from the
+    checkpoint.
     """
     with contextlib.suppress(OSError):
         pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -312,22 +317,22 @@ def resident(stages: list[StagePlan]) -> float | None:
 
 
 def chip_hours(stages: Sequence[StagePlan]) -> float:
-    """Returns the expected time of all stages on the chips that the run holds, in chip-hours."""
+    """Returns the run's chip-hours: the expected time of all stages, on all chips that it holds."""
     chips = max((stage.chips for stage in stages), default=0)
     return chips * sum(stage.expected for stage in stages) / 3600
 
 
 @dataclasses.dataclass
 class StageTotal:
-    """One stage over all runs of a study.
+    """The totals of one stage over all runs of a study.
 
     Attributes:
-      runs: the number of runs that have it.
-      made: the number of executions: one for all runs that share it.
-      seconds: the least time, over all executions.
-      expected: the same at the shares of the roofline that were measured, without compilation.
-      alone: the least time if each run executed it.
-      disk: bytes of the models that it writes.
+      runs: the number of runs that have the stage.
+      made: the number of executions; runs that share one count once.
+      seconds: the lower bound on the time of all executions.
+      expected: their time at the measured shares of the roofline, without compilation.
+      alone: the lower bound if each run executed the stage itself.
+      disk: bytes of the models or adapters that are written.
     """
 
     runs: int = 0
@@ -344,10 +349,10 @@ class StudyPlan:
 
     Attributes:
       runs: the number of runs.
-      chips: that each stage runs on.
-      stages: by name, those that run a model.
+      chips: the number of chips that each stage runs on.
+      stages: stage -> its totals, for the stages that run a model.
       teacher: an upper bound on queries, tokens and dollars of all runs together. No question is
-        asked twice, and selections may overlap.
+        asked twice, and selections may overlap more than this assumes.
       teacher_alone: the same if each run paid for itself.
     """
 
@@ -359,12 +364,12 @@ class StudyPlan:
 
     @property
     def seconds(self) -> float:
-        """The least time of all work."""
+        """The lower bound on the time of all work, in seconds."""
         return sum(stage.seconds for stage in self.stages.values())
 
     @property
     def expected(self) -> float:
-        """The expected time of all work, without compilation."""
+        """The expected time of all work, in seconds, without compilation."""
         return sum(stage.expected for stage in self.stages.values())
 
     @property
@@ -374,12 +379,12 @@ class StudyPlan:
 
     @property
     def seconds_alone(self) -> float:
-        """The least time if each run executed all of its stages."""
+        """The lower bound on the seconds if each run executed all of its stages."""
         return sum(stage.alone for stage in self.stages.values())
 
     @property
     def disk_gib(self) -> float:
-        """The size of the models that are written."""
+        """The size of the models and adapters that are written."""
         return sum(stage.disk for stage in self.stages.values()) / GIB
 
     def to_json(self, topology: str) -> dict[str, Any]:
@@ -396,10 +401,10 @@ class StudyPlan:
 
 
 def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyPlan:
-    """Returns the plan of runs that share a store of stages and a ledger."""
+    """Returns the plan of runs that share a stage store and a ledger."""
     totals: dict[str, StageTotal] = {}
     known: dict[tuple[str, str], float] = {}
-    # Key of the requests to a pool -> the pool's size, and the bill of each selection.
+    # Key of the requests about a pool -> the pool's size, and the bill of each selection.
     asked: dict[str, tuple[int, dict[tuple[str, ...], Mapping[str, float]]]] = {}
     alone: list[Mapping[str, float]] = []
     hashes = Hashes()
@@ -418,7 +423,7 @@ def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyP
             known[key] = known.get(key, 0.0) + seconds
             total.seconds += seconds
             total.expected += _expected(work, seconds)
-            if isinstance(work, TrainingWork):  # It writes the adapter, or else the whole model.
+            if isinstance(work, TrainingWork):  # It writes its adapter or the whole model.
                 written = decoder.count_parameters(model)
                 if model.lora:
                     written -= decoder.count_parameters(dataclasses.replace(model, lora=None))
@@ -430,7 +435,7 @@ def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyP
         for stage in stages:
             if stage.artifact.work == "ask" and stage.workload:
                 alone.append(expected([stage], lengths)._asdict())
-                # Held-out questions are no selection of the pool.
+                # Held-out questions are not selected from the pool.
                 held_out = stage.workload.of if stage.workload.of in ("test", "dev") else ""
                 source = table[f"data/{held_out}" if held_out else inputs.POOL]
                 pool = of_value([keyed_values(stage.params), source.key()])
@@ -439,7 +444,7 @@ def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyP
                 chosen = tuple(deep[name] for name in stage.reads.values() if name in deep)
                 asked.setdefault(pool, (size, {}))[1][chosen] = alone[-1]
     teacher = []
-    for size, bills in asked.values():  # Distinct selections of a pool ask at most all of it.
+    for size, bills in asked.values():  # All selections together ask at most the whole pool.
         total = _sum(bills.values())
         share = min(1.0, size / max(1, total["queries"]))
         teacher.append({name: value * share for name, value in total.items()})
@@ -448,7 +453,7 @@ def plan_study(configs: Sequence[RunConfig], devices: Any, chip: Chip) -> StudyP
 
 
 def _inputs(lengths: Lengths) -> Mapping[str, Input]:
-    """Returns the inputs of a run; what is not on this machine is known by its settings."""
+    """Returns the inputs of a run; those that are not on this machine are keyed by settings."""
     table, config = dict(lengths.inputs.table), lengths.config
     if lengths.pool:
         return table
@@ -462,7 +467,7 @@ def _inputs(lengths: Lengths) -> Mapping[str, Input]:
         settings_of |= {f"models/{role}": (model,), f"rendering/{role}": (model, *prompts)}
     for name, values in settings_of.items():
         table[name] = dataclasses.replace(table[name], key=_or_settings(table[name].key, values))
-    # Neither changes an example: whether labels are known, and which rationale is used.
+    # Whether labels are known and which rationale is used do not change the examples.
     data = dataclasses.replace(config.data, labelled=True, rationale="")
     seed = config.seed if sources.depends_on_seed(data) else 0
 
@@ -478,7 +483,7 @@ def _or_settings(key: Callable[[], str], values: tuple[Any, ...]) -> Callable[[]
     def known() -> str:
         try:
             return key()
-        except UserError:  # A checkpoint of the hub that has not been downloaded.
+        except UserError:  # A hub checkpoint that has not been downloaded.
             return of_value([repr(value) for value in values])
 
     return functools.cache(known)

@@ -1,7 +1,7 @@
-"""Proposes the config of a run on a person's own data, and writes it as Python.
+"""Proposes the config of a run on a user's own data, and writes it as Python.
 
-The models and trainings are those that work on a CPU for short texts; lengths and budget follow
-from the data.
+Its models and training settings work on a CPU for short texts; lengths and budget follow from the
+data.
 """
 
 import dataclasses
@@ -29,16 +29,16 @@ from bridge_jax.data.example import Splits
 from bridge_jax.ledger.prices import in_usd
 from bridge_jax.methods import teacher
 
-# Our defaults. An answer with its reasoning is a few short sentences; a teacher's reply is kept up
-# to this length, so that it fits a row.
+# Our defaults, in tokens. A rationale with its answer is a few short sentences; a teacher's is kept
+# only up to this length, so that it fits in a row.
 _REASONING, _ANSWER = 192, 32
-_REPLY = 2_048  # The reasoning that a vendor's model keeps to itself counts too.
-_QUERIES = 0.05  # Of the pool.
-_OF_CLASS = 12  # Answers of each class at least where there are no labels: with 3 a student sorted
-# 33% of the tickets of docs/tutorial.md, with 12 94%.
-_TEST = 100  # Test questions that the teacher answers where nobody has, at most.
-_SHORTEST = 64  # Generated instructions have prompts of 54 tokens.
-_KEPT = 0.95  # The share of prompts at least that are not cut.
+_REPLY = 2_048  # Tokens; hidden reasoning of a vendor's model counts too.
+_QUERIES = 0.05  # Share of the pool.
+_OF_CLASS = 12  # Fewest queries per class for a pool without labels. With 3, a student sorted 33%
+# of the tickets of docs/tutorial.md correctly; with 12, 94%.
+_TEST = 100  # Most test questions without an answer that the teacher is asked.
+_SHORTEST = 64  # Least max_prompt_tokens; generated instructions have prompts of 54 tokens.
+_KEPT = 0.95  # Smallest share of prompts that are not cut.
 _WIDTH = 100  # Columns of the Python file.
 
 Names = dict[TrainConfig, str]
@@ -51,7 +51,7 @@ _TO_FILL_IN = {
 
 
 def starting(data: DataConfig) -> RunConfig:
-    """Returns the config for a person's data before its lengths are known."""
+    """Returns the config for a user's data before the lengths of its prompts are known."""
     name = re.sub(r"[^\w-]+", "_", Path(data.path).stem) or "data"
     if data.kind == "label" and not data.instruction and not data.task_file:
         column = data.columns.get("answer", "answer")
@@ -85,16 +85,16 @@ def fitted(config: RunConfig, max_prompt_tokens: int, longest: int, splits: Spli
     """Returns the config with lengths and a budget for its data.
 
     Args:
-      config: of `starting`, with what the user set.
-      max_prompt_tokens: as proposed.
-      longest: tokens of the longest prompt.
-      splits: of the data.
+      config: from `starting`, with the user's own settings.
+      max_prompt_tokens: the proposed value.
+      longest: the token count of the longest prompt.
+      splits: the data.
     """
     room = row_tokens(config, max_prompt_tokens)
     data = config.data
     if splits.bad.rows:
         data = dataclasses.replace(data, on_bad_row="skip")
-    cut = "cut_beginning" if data.kind == "choice" else "cut_end"  # Options stand at the end.
+    cut = "cut_beginning" if data.kind == "choice" else "cut_end"  # Options come last.
     trainings = {
         name: dataclasses.replace(getattr(config, name), row_tokens=room)
         for name in ("assistant_training", "student_training", "labels_training")
@@ -122,7 +122,7 @@ def fitted(config: RunConfig, max_prompt_tokens: int, longest: int, splits: Spli
 def _without_labels(
     config: RunConfig, parts: dict[str, Any], splits: Splits
 ) -> tuple[RunConfig, dict[str, Any]]:
-    """Returns the config and its parts for a pool that nobody has labelled (README)."""
+    """Returns the config and its `parts` for a pool without labels (README)."""
     bare = sum(example.answer is None for example in splits.test)
     changed = dataclasses.replace(
         config,
@@ -137,7 +137,7 @@ def _without_labels(
 def prompt_tokens(lengths: Any) -> int:
     """Returns `max_prompt_tokens` for prompts of these lengths, int[N].
 
-    It is the longest, unless a few are more than twice as long as nearly all others.
+    All prompts fit, except up to 5% that are longer than twice the 90th percentile.
     """
     ordered = sorted(map(int, lengths))
     most = len(ordered) - 1
@@ -148,9 +148,9 @@ def prompt_tokens(lengths: Any) -> int:
 
 
 def row_tokens(config: RunConfig, max_prompt_tokens: int) -> int:
-    """Returns `row_tokens` of the trainings: a prompt, a rationale and an answer fit.
+    """Returns `row_tokens` of the trainings: room for a prompt, a rationale and an answer.
 
-    They do also where a teacher wrote the rationale, if the config limits what is kept of it.
+    A teacher's rationale fits too, if the config has a `max_rationale_tokens`.
     """
     limit = config.teacher.max_rationale_tokens
     written = max(config.generation.max_new_tokens, limit + _ANSWER if limit else 0)
@@ -158,7 +158,7 @@ def row_tokens(config: RunConfig, max_prompt_tokens: int) -> int:
 
 
 def as_python(config: RunConfig, docstring: str) -> str:
-    """Returns a Python file whose `get_config` returns `config`, as ruff formats it."""
+    """Returns a Python file whose `get_config` returns `config`, formatted as ruff does."""
     used: set[str] = {"RunConfig"}
     named = _named(config)
     constants = "".join(
@@ -177,7 +177,7 @@ def as_python(config: RunConfig, docstring: str) -> str:
 
 
 def docstring(config: RunConfig, file: str, splits: Splits) -> str:
-    """Returns the docstring of a config that is written to `file`: the command, and the data."""
+    """Returns the docstring of a config file `file`: the command to run it, and its data."""
     data, settings = safe_name(config.data.path), config.teacher
     queries = config.budget.queries
     sizes = [f"{len(part):,}" for part in (splits.pool, splits.dev, splits.test)]
@@ -197,7 +197,7 @@ def docstring(config: RunConfig, file: str, splits: Splits) -> str:
 
 
 def safe_name(path: str) -> str:
-    """Returns the name of a file for a docstring and a command."""
+    """Returns a file name in characters that are safe in a docstring and a shell command."""
     return re.sub(r"[^\w./-]", "_", path)
 
 
@@ -212,7 +212,7 @@ def _training(
 
 
 def _budget(config: RunConfig, splits: Splits, bought: int) -> BudgetConfig:
-    """Returns a budget of a share of the pool and of the test's answers, and its cost at most."""
+    """Returns a budget for a share of the pool and `bought` test answers, with the highest cost."""
     size = len(splits.pool)
     queries = max(1, round(_QUERIES * size))
     if not config.data.labelled:
@@ -236,7 +236,7 @@ def _rounded(value: int, multiple: int) -> int:
 
 
 def _named(config: RunConfig) -> Names:
-    """Returns names for the trainings that the config has several times."""
+    """Returns the names of constants for training settings that the config repeats."""
     found: Names = {}
     trainings = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     for name, training in trainings.items():
@@ -247,14 +247,14 @@ def _named(config: RunConfig) -> Names:
 
 
 def _call(value: Any, depth: int, used: set[str], named: Names, taken: int) -> str:
-    """Returns the call that makes a dataclass, with the fields that are not its defaults.
+    """Returns the source that constructs a dataclass, with the fields that are not defaults.
 
     Args:
       value: the dataclass.
-      depth: of its line, in steps of four spaces.
-      used: the names of classes, to which those in the call are added.
-      named: trainings that have names.
-      taken: columns of its first line that stand before and after it.
+      depth: the indentation of its line, in steps of four spaces.
+      used: the names of the classes used so far, to which those in the call are added.
+      named: training settings that are constants, with their names.
+      taken: columns of its first line that other text takes, before and after it.
     """
     used.add(type(value).__name__)
     name, indent = type(value).__name__, "    " * (depth + 1)
@@ -302,7 +302,7 @@ def _value(value: Any, depth: int, used: set[str], named: Names, key: str) -> st
 
 
 def _text(value: str, room: int, depth: int) -> str:
-    """Returns a text in quotation marks; a long one as several, which Python joins."""
+    """Returns a string literal, or for a long text several, which Python concatenates."""
     if len(_quoted(value)) < room:
         return _quoted(value)
     indent, lines, line = "    " * (depth + 1), [], ""
@@ -316,7 +316,7 @@ def _text(value: str, room: int, depth: int) -> str:
 
 
 def _quoted(value: str) -> str:
-    """Returns a text as ruff quotes it: with double marks, unless that needs more escapes."""
+    """Returns a string literal as ruff has it: in double quotes, unless that needs more escapes."""
     mark = "'" if value.count('"') > value.count("'") else '"'
     characters = (c if c in "'\"" else repr(c)[1:-1] for c in value)
     return mark + "".join(f"\\{c}" if c == mark else c for c in characters) + mark

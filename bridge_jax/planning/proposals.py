@@ -1,4 +1,4 @@
-"""Looks for changes of a config with which a stage fits its chips."""
+"""Searches for config changes that make a stage fit on its chips."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -22,31 +22,32 @@ from bridge_jax.planning.workload import (
     part_of,
 )
 
-RANK = 16  # Of an adapter that is proposed; our default.
+RANK = 16  # LoRA rank of a proposed adapter; our default.
 
 
 def that_fits(
     config: RunConfig, stage: StagePlan, devices: Any, chip: Chip
 ) -> tuple[tuple[str, ...], StagePlan] | None:
-    """Returns the first of some changes with which a stage fits, and its plan then.
+    """Returns the first changes, in a fixed order, that make a stage fit, and its new plan.
 
-    Each is compiled, so this takes as long as that many plans of the stage. Those that change no
-    result come first.
+    The stage is compiled with each, unless the training state alone does not fit, so this may take
+    as long as planning it many times. Changes that do not affect results come first.
 
     Args:
-      stage: its plan, which does not fit.
-      devices: that are planned for.
-      chip: one of them.
+      config: the run's config.
+      stage: the plan of a stage that does not fit.
+      devices: the devices planned for.
+      chip: the figures of one of them.
 
     Returns:
-      Assignments such as "mesh.fsdp=-1", and the plan; None if none of them fits.
+      Assignments such as "mesh.fsdp=-1", and the plan; None if no changes make it fit.
     """
     role, part = stage.work.role, part_of(stage.work)
     for changes in _candidates(config, stage, len(devices)):
         try:
             changed = validate(override(config, changes), has_data=bool(config.data.path))
             stages, lengths = opened(changed, devices)
-        except UserError:  # Two settings do not go together.
+        except UserError:  # The settings are incompatible.
             continue
         works = list_work(stages, lengths, {stage.work.stage})
         asked: set[Role] = {work.role for work in works}
@@ -63,7 +64,7 @@ def that_fits(
 
 
 def _candidates(config: RunConfig, stage: StagePlan, devices: int) -> Iterator[tuple[str, ...]]:
-    """Yields changes, from those that cost least."""
+    """Yields combinations of changes, the least costly first."""
     work = stage.work
     sharded = ("mesh.data=1", "mesh.fsdp=-1")
     match work:
@@ -88,7 +89,7 @@ def _candidates(config: RunConfig, stage: StagePlan, devices: int) -> Iterator[t
                 yield (*sharded, *small, *adapter, f"{work.role}.lora.base=int8")
             for tensor in _powers(devices):
                 yield (f"mesh.tensor={tensor}", *sharded, *small, *adapter)
-        case ReadingWork():  # Its rows are those of the training.
+        case ReadingWork():  # Its rows are set by the training.
             yield sharded
         case ScoringWork():
             for share in (2, 4, 8):
@@ -110,6 +111,6 @@ def _powers(devices: int) -> list[int]:
 
 
 def _setting(config: RunConfig, stage: str) -> str:
-    """Returns where the config has the training of a stage."""
+    """Returns the path of a stage's training settings in the config."""
     found = trainings(methods.stages(config))
     return next(spec.setting for each, spec in found if each.name == stage)

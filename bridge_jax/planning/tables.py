@@ -37,7 +37,7 @@ def show(
     resident: float | None,
     usd_per_chip_hour: float = 0.0,
 ) -> None:
-    """Prints the plan."""
+    """Prints the plan of a run."""
     shown.say(console, (config.name, "bold"), f" on {topology}")
     for role, (training, generation, _) in meshes.items():
         where = f"trains on the mesh {_axes(training)}, generates on {_axes(generation)}"
@@ -46,7 +46,7 @@ def show(
     if devices > 1:
         shown.say(console, f"a chip is {devices} devices, each with its part of the chip's GiB")
     console.print()
-    console.width = max(console.width, 132)  # A row is not broken, wherever it is printed.
+    console.width = max(console.width, 132)  # So that rows are not wrapped.
     table = shown.table("stage", "steps", "parameters", "optimizer", "cache", "temporary",
                         "GiB a chip", "of", "fits", "at least", "bound by")  # fmt: skip
     for stage in stages:
@@ -131,7 +131,7 @@ def _gib(size: float) -> str:
 def show_change(
     console: Console, stage: StagePlan, found: tuple[tuple[str, ...], StagePlan] | None
 ) -> None:
-    """Prints the changes with which a stage fits (`planning.proposals`)."""
+    """Prints the changes that make a stage fit (`planning.proposals`), or that none does."""
     if found is None:
         shown.say(
             console,
@@ -148,7 +148,7 @@ def show_change(
 
 
 def show_proposal(console: Console, stage: StagePlan, found: Iterable[tuple[str, int]]) -> None:
-    """Prints the largest batches of a training stage."""
+    """Prints the largest micro-batch of a training stage that fits, for each remat policy."""
     words = [f"{rows or 'no'} rows with remat={policy}" for policy, rows in found]
     shown.say(
         console,
@@ -158,7 +158,7 @@ def show_proposal(console: Console, stage: StagePlan, found: Iterable[tuple[str,
 
 
 def show_shardings(console: Console, role: str, model: DecoderConfig, mesh: Mesh) -> None:
-    """Prints each parameter's sharding in training: its axes, the mesh axes that cut them, MiB."""
+    """Prints each parameter's sharding in training: shape, mesh axes, and MiB on each device."""
     table = shown.table("parameter", "shape", "cut by", "MiB a chip", words=3)
     params = decoder.abstract(in_training(model), mesh)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -185,7 +185,7 @@ def show_study(
     topology: str,
     usd_per_chip_hour: float = 0.0,
 ) -> None:
-    """Prints the plan."""
+    """Prints the plan of a study."""
     shown.say(console, (name, "bold"), f": {planned.runs} runs on {topology}\n")
     table = shown.table("stage", "runs", "made", "at least", "if not shared")
     for stage, total in planned.stages.items():

@@ -3,7 +3,7 @@
 A stage declares its kind of work, its role, its parameters and its workload; the rest is derived
 from data, tokenizers and config. The lengths of sequences are counted if the data and tokenizers
 are on this machine. Otherwise every prompt and every rationale is assumed to be as long as the
-config allows. So is a rationale that a teacher has not written yet.
+config allows. So is a rationale that an API teacher has yet to write, or that is not recorded.
 """
 
 import asyncio
@@ -38,15 +38,15 @@ from bridge_jax.text.packing import pack
 from bridge_jax.text.prompts import Mode, TrainingSequence
 from bridge_jax.training.objectives import Objective
 
-SAMPLE = 1000  # Examples of a stage that are tokenized; their lengths stand for the rest.
-ANSWER = 16  # Tokens of an answer, where they cannot be counted.
+SAMPLE = 1000  # Most examples of a stage to tokenize; the others are assumed to be like them.
+ANSWER = 16  # Tokens of an answer, if they cannot be counted.
 
 
 class TrainingWork(NamedTuple):
     """Training steps of `train.batch_rows` packed rows with `targets` targets each.
 
-    `objective` is what the stage minimises; `soft` is the number of the assistant's most probable
-    tokens at each target.
+    `objective` is the loss; `soft` is how many of the assistant's most probable tokens each target
+    has, 0 for none.
     """
 
     stage: str
@@ -59,9 +59,9 @@ class TrainingWork(NamedTuple):
 
 
 class ScoringWork(NamedTuple):
-    """Scoring steps of one shape, that of the largest batch; smaller ones count as parts of it.
+    """Scoring steps, counted in batches of the largest shape; smaller ones count as fractions.
 
-    `trained` is whether a stage has trained the model, so that it has its adapter.
+    `trained` says whether a stage has trained the model, so that it has its adapter.
     """
 
     stage: str
@@ -72,7 +72,7 @@ class ScoringWork(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """The rows of a batch, on all devices."""
+        """The rows of a batch, over all devices."""
         return self.shape.parts * self.shape.rows
 
     @property
@@ -82,15 +82,15 @@ class ScoringWork(NamedTuple):
 
     @property
     def targets(self) -> int:
-        """The targets of a row; on average, rounded up."""
+        """The targets per row: the mean, rounded up."""
         return math.ceil(self.shape.targets / self.shape.rows)
 
 
 class GenerationWork(NamedTuple):
     """Generation from prompts of at most `width` tokens, `rows` at a time, `steps` times.
 
-    `trained` is whether a stage has trained the model; `part` is "replies" where a training has its
-    own model write them, between its steps.
+    `trained` says whether a stage has trained the model. `part` is "replies" if a training stage
+    generates replies with its own model between its steps.
     """
 
     stage: str
@@ -104,10 +104,10 @@ class GenerationWork(NamedTuple):
 
 
 class ReadingWork(NamedTuple):
-    """Reading of packed rows with `targets` targets each by a model that is not trained.
+    """Forward passes over packed rows with `targets` targets each by a model that is not trained.
 
-    It reads what a training learns from, between its steps, for the probability of each target, or
-    for the `soft` most probable tokens.
+    Between the steps of a training, they read the rows that the training learns from, and find the
+    probability of each target, or, if `soft` is not 0, the `soft` most probable tokens there.
     """
 
     stage: str
@@ -124,25 +124,25 @@ Work = TrainingWork | ScoringWork | GenerationWork | ReadingWork
 
 
 def part_of(work: Work) -> str:
-    """Returns which of the programs of its stage a work is; "" of a stage with one."""
+    """Returns a work's part of its stage: "replies", "reading", or "" for the stage's main step."""
     return work.part if isinstance(work, GenerationWork | ReadingWork) else ""
 
 
 def name_of(work: Work) -> str:
-    """Returns the stage of a work, and which of its programs it is where there are several."""
+    """Returns the stage of a work, followed by the work's part if it has one (`part_of`)."""
     part = part_of(work)
     return f"{work.stage}: {part}" if part else work.stage
 
 
 class Lengths:
-    """The sequences of a run: as counted, or as long as its config allows.
+    """The lengths of a run's sequences: as counted, or as long as its config allows.
 
     Args:
-      config: of the run, with the text of its task file in place of the file.
+      config: the run's config, with the text of its task file in place of the file.
 
     Attributes:
       pool: the examples of the pool; empty if lengths cannot be counted.
-      pool_size, dev_size, test_size: numbers of examples.
+      pool_size, dev_size, test_size: the numbers of examples.
     """
 
     def __init__(self, config: RunConfig, stages: Sequence[Stage], inputs: Inputs):
@@ -163,7 +163,7 @@ class Lengths:
             else getattr(config.data, part) or sources.SIZES[part]
             for part in ("dev", "test")
         )
-        if bought := config.evaluation.teacher_test:  # Others without an answer are not tested.
+        if bought := config.evaluation.teacher_test:  # Others without a gold answer are not tested.
             known = sum(example.answer is not None for example in inputs.test) if counted else 0
             self.test_size = known + min(bought, self.test_size - known)
 
@@ -180,7 +180,7 @@ class Lengths:
     def sequences(self, role: Role, workload: Workload) -> list[TrainingSequence]:
         """Returns the training sequences of at most `SAMPLE` examples of a workload, in every mode.
 
-        The examples of the pool stand for those of the test too.
+        Except for instructions, the examples are of the pool, whichever split the workload is of.
         """
         if workload.of == "instructions" and self.pool:
             return self.inputs.draw_instructions(min(workload.count, SAMPLE)).sequences
@@ -191,7 +191,7 @@ class Lengths:
         return found
 
     def prompts(self, role: Role, workload: Workload) -> list[int]:
-        """Returns the tokens of the prompts of at most `SAMPLE` examples, in every mode."""
+        """Returns the token counts of the prompts of at most `SAMPLE` examples, in every mode."""
         if not self.pool:
             return [self.config.max_prompt_tokens]
         reading, sample = self.inputs.rendering(role), self._sample(workload)
@@ -203,7 +203,7 @@ class Lengths:
         return [self.pool[i % len(self.pool)] for i in range(count)]
 
     def _of_mode(self, role: Role, workload: Workload, mode: Mode | None) -> list[TrainingSequence]:
-        """Returns the sequences of a workload in one mode; those of answers alone if it is None."""
+        """Returns a workload's sequences in one mode; with answers alone if the mode is None."""
         longest = self.config.generation.max_new_tokens
         if not self.pool:
             rationale = [0] * max(0, longest - ANSWER) if mode else []
@@ -227,7 +227,7 @@ class Lengths:
 
 
 def _likely(example: Example) -> str:
-    """Returns the answer, or the longest possible one where nobody has given it."""
+    """Returns the answer; if unknown, the longest choice, or `ANSWER` zeros if there are none."""
     longest = max(example.choices, key=len, default="0" * ANSWER)
     return longest if example.answer is None else example.answer
 
@@ -235,11 +235,12 @@ def _likely(example: Example) -> str:
 def opened(
     config: RunConfig, devices: Any = None, hashes: Hashes | None = None
 ) -> tuple[list[Stage], Lengths]:
-    """Returns the stages of a run, and its sequence lengths; nothing is kept on the disk.
+    """Returns the stages of a run and the lengths of its sequences; nothing is cached on disk.
 
     Args:
-      devices: of the mesh, by default all; they may be those of another machine.
-      hashes: of files, to share them between runs.
+      config: the run's config.
+      devices: the devices of the mesh, by default all; they may be those of another machine.
+      hashes: hashes of files, to be shared between runs.
     """
     config = dataclasses.replace(config, data=with_task_text(config.data))
     stages = methods.stages(config)
@@ -252,13 +253,13 @@ def list_work(
 ) -> list[Work]:
     """Returns the work of each stage that runs a model, in order.
 
-    A training on a model's own replies has several: writing them, another model's reading of them,
-    and the training itself, which is the last.
+    A training on a model's own replies has several: generating the replies, in some methods a
+    forward pass of another model over them, and the training itself, which comes last.
 
     Args:
-      stages: of a run.
-      lengths: of its sequences.
-      only: names of the stages that are wanted, by default all.
+      stages: the stages of a run.
+      lengths: the lengths of its sequences.
+      only: names of the stages to list, by default all.
     """
     found: list[Work] = []
     for stage in stages:
@@ -291,7 +292,7 @@ def list_work(
 
 
 def _is_trained(stage: Stage, stages: Sequence[Stage]) -> bool:
-    """Returns whether the model of a stage is one that another stage has trained."""
+    """Returns whether another stage has trained the model of a stage."""
     role, read = stage.artifact.role, set(stage.reads.values())
     return any(
         each.name in read and each.artifact.work == "train" and each.artifact.role == role
@@ -302,7 +303,7 @@ def _is_trained(stage: Stage, stages: Sequence[Stage]) -> bool:
 def _on_replies(
     stage: Stage, role: Role, workload: Workload, replies: OwnReplies, lengths: Lengths
 ) -> list[Work]:
-    """Returns the work of a training on a model's own replies, each of them at its longest."""
+    """Returns the work of a training on a model's own replies, all assumed to have full length."""
     ((_, spec),) = trainings([stage])
     train, settings, count = spec.train, replies.generation, replies.count
     mesh = lengths.inputs.meshes(role).generation
@@ -316,7 +317,7 @@ def _on_replies(
     wide = min(rollouts.WIDTH, train.row_tokens)
     targets = -(-min(in_row * settings.max_new_tokens, train.row_tokens) // wide) * wide
     if replies.reader:
-        # What is kept of each target's most probable tokens is read in batches, the rest at once.
+        # Most probable tokens are found batch by batch; single probabilities, for all rows at once.
         at_once = train.batch_rows if replies.soft else rows
         readings = rows // at_once * train.steps
         shape = at_once, train.row_tokens, targets, readings, replies.soft
@@ -339,7 +340,7 @@ def _scoring(stage: str, role: Role, workload: Workload, lengths: Lengths) -> tu
             return Shape(parts, rows, shape.tokens, targets * rows, rows), steps
         case ByLength() as shape:
             found: Sequence[TrainingSequence] = lengths.sequences(role, workload)
-            if lengths.pool:  # As it is scored.
+            if lengths.pool:  # Scored without the mark and the end token.
                 found = lengths.inputs.rendering(role).own_answers(found)
             count = lengths.examples(workload) * workload.passes
             read = [found[i % len(found)] for i in range(min(count, 10 * SAMPLE))]
@@ -353,7 +354,7 @@ def _scoring(stage: str, role: Role, workload: Workload, lengths: Lengths) -> tu
 
 
 def _packed(shape: Packed, role: Role, workload: Workload, lengths: Lengths) -> tuple[int, int]:
-    """Returns the targets of a row, and the number of batches in which all sequences are read."""
+    """Returns the targets per row, and the number of batches that hold all sequences."""
     sequences, count = (
         lengths.sequences(role, workload),
         lengths.examples(workload) * workload.passes,
@@ -367,10 +368,10 @@ class Spending(NamedTuple):
     """The expected bill of the teacher, with bounds.
 
     Attributes:
-      queries: requests.
-      input_tokens, output_tokens, usd: expected.
-      usd_low, usd_high: the cheapest selection, and the dearest with every retry that the budget
-        leaves room for.
+      queries: the number of requests.
+      input_tokens, output_tokens, usd: the expected amounts.
+      usd_low, usd_high: the cost of the cheapest selection, and of the most expensive one with all
+        retries that the budget allows.
     """
 
     queries: int
@@ -385,8 +386,8 @@ def expected(stages: Sequence[Stage], lengths: Lengths) -> Spending:
     """Estimates the bill of the stages that ask a teacher.
 
     Args:
-      stages: of a run.
-      lengths: of its sequences.
+      stages: the stages of a run.
+      lengths: the lengths of its sequences.
     """
     found = [
         _of(stage.params, lengths.examples(stage.workload) * stage.workload.samples, lengths)
@@ -396,17 +397,17 @@ def expected(stages: Sequence[Stage], lengths: Lengths) -> Spending:
     if not found:
         return Spending(0, 0, 0, 0.0, 0.0, 0.0)
     total = Spending(*(sum(column) for column in zip(*found)))
-    # The cap holds for all stages together, unless the first answers of one alone exceed it.
+    # The budget caps all stages together, unless the first answers of one alone exceed it.
     within = min(total.usd_high, lengths.config.budget.usd)
     return total._replace(usd_high=max(within, *(each.usd_high for each in found)))
 
 
 def _of(params: Asking, queries: int, lengths: Lengths) -> Spending:
-    """Estimates the bill of the first answers to a number of queries, with bounds."""
+    """Estimates the bill of the first answers to `queries` requests, with bounds."""
     prices = teacher.prices_of(params.teacher)
     batch = params.teacher.batch and teacher.is_paid(params.teacher)
     most, longest = params.teacher.max_output_tokens, lengths.config.max_prompt_tokens
-    # A request to shorten reasoning has it in its prompt.
+    # A request to shorten reasoning includes that reasoning in its prompt.
     shortens = isinstance(params, Paying)
     longest += most if shortens else 0
     if not lengths.pool:
@@ -422,7 +423,7 @@ def _of(params: Asking, queries: int, lengths: Lengths) -> Spending:
                 said = sum(count(message.content) for message in request.messages)
             else:
                 said = asked.estimate_input_tokens(request)
-                with contextlib.suppress(UserError):  # None is recorded, or a longer one.
+                with contextlib.suppress(UserError):  # None is recorded, or it is too long.
                     written = loop.run(asked.ask(request)).output_tokens
             pairs.append((said + (written if shortens else 0), written))
     costs = sorted(prices.cost(said, written, batch) for said, written in pairs)
@@ -435,7 +436,7 @@ def _of(params: Asking, queries: int, lengths: Lengths) -> Spending:
 
 
 def _with_retries(params: Asking, queries: int, usd: float) -> float:
-    """Returns the cost of the first answers and of all retries within the budget."""
+    """Returns the cost of the first answers and of all retries that the budget allows."""
     config, budget = params.teacher, params.budget
     retries, samples = config.retries, config.samples
     if isinstance(params, Paying):

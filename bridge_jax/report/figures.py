@@ -1,4 +1,4 @@
-"""Draws figures, as SVG with the colours and font of a page, and as files for a paper.
+"""Draws figures as SVG with the colours and font of a page, and as files for a paper.
 
 For a page, Matplotlib draws with placeholder colours, each of which is then replaced by a CSS
 variable, so that one drawing works in light and dark mode. One unit is one CSS pixel, and text
@@ -26,7 +26,7 @@ from bridge_jax import shown
 from bridge_jax.pipeline.artifacts import Step
 from bridge_jax.report import words
 
-PANEL = 340  # CSS pixels: one column on a telephone, half of the text on a desk
+PANEL = 340  # CSS pixels: the whole width on a phone, half of the text width on a desktop
 MOST_POINTS, MOST_RINGS = 2000, 400  # in the map of the pool
 MOST_DOMAINS = 12
 MOST_STEPS = 200
@@ -34,7 +34,7 @@ _STYLE = Path(__file__).with_suffix(".mplstyle")
 
 
 class Palette(NamedTuple):
-    """Colours by use; `series` are the variants', in order."""
+    """Colours by use; `series` has those of the variants, in order."""
 
     ink: str
     muted: str
@@ -55,7 +55,7 @@ _VARIABLES = {
     **{colour: f"d{level}" for level, colour in enumerate(DIFFICULTY, start=1)},
 }
 _SFT_PARTS = ("rationale_loss", "answer_loss")  # They come first, in this order.
-# Colours and styles of the lines of losses, in order. base.html has the same as .l1, .l2, ...
+# Colours and line styles of the losses, in order. base.html has the same as .l1, .l2, ...
 _LOOKS = (
     (PAGE.ink, "-"),
     (PAGE.accent, (0, (4, 2))),
@@ -92,8 +92,8 @@ class Drawing(NamedTuple):
         return re.sub(r"font: (.*?)px [^;\"]*", r"font: \1px var(--sans)", text)
 
     def save(self, folder: Path) -> None:
-        """Writes NAME.svg and NAME.pdf, in black on white with their fonts."""
-        logging.getLogger("fontTools").setLevel(logging.WARNING)  # It names each glyph otherwise.
+        """Writes NAME.svg, its text as paths, and NAME.pdf with its fonts, in `PAPER` colours."""
+        logging.getLogger("fontTools").setLevel(logging.WARNING)  # Else it logs each glyph.
         with self.drawn(PAPER, "path") as figure:
             (folder / f"{self.name}.svg").write_text(_saved(figure), encoding="utf-8")
             figure.savefig(
@@ -163,7 +163,7 @@ def embedding_map(
     """Draws the pool in its first two principal components, with rings around selected questions.
 
     Args:
-      embeddings: [N, D]. Above 2,000 rows a random part is drawn, the same one every time.
+      embeddings: [N, D]; of more than 2,000 rows, a fixed random sample is drawn.
       difficulty: N values; the colour shows the quintile of the pool.
       selected: indices into the N rows.
     """
@@ -195,7 +195,7 @@ def embedding_map(
 def domains(pool: Mapping[str, float], selection: Mapping[str, float]) -> str:
     """Draws two bars per domain: its share of the pool and its share of the selection.
 
-    Beyond the largest, domains are summed up as "others".
+    If there are more than `MOST_DOMAINS`, the smallest are summed up as "others".
     """
     names = sorted(pool, key=lambda name: (-pool[name], name))
     shares = [(name or "(none)", pool[name], selection.get(name, 0.0)) for name in names]
@@ -240,9 +240,9 @@ def difficulties(pool: Sequence[float], selected: Sequence[float], name: str) ->
     return Drawing("difficulties", PANEL, 230, draw).svg()
 
 
-_THINKING = "thinking_"  # Of the budget that follows.
+_THINKING = "thinking_"  # A prefix of logged values; the budget follows.
 # Figures of the replies that a model learns from (`methods.rollouts`): title, note, and for each
-# line the logged number and its name. A line for each budget is added to the second.
+# line the key of the logged value and its name. The second also gets a line for each budget.
 _REPLIES = (
     (
         "replies",
@@ -274,7 +274,7 @@ _REPLIES = (
 
 
 class Line(NamedTuple):
-    """A line of a training's figure: its key in the log, its name, and its look, counted from 1."""
+    """A line in a training's figure: its key in the log, its name, and its look, counted from 1."""
 
     key: str
     name: str
@@ -284,7 +284,7 @@ class Line(NamedTuple):
 def loss_lines(curves: Iterable[Sequence[Step]]) -> list[Line]:
     """Returns the lines of all losses in the logs of trainings: the whole loss, then its parts.
 
-    A part is logged as `NAME_loss`. The loss on the dev split is no part of it.
+    A part is logged as `NAME_loss`. The loss on the dev split is not one of them.
     """
     logged = {key for steps in curves for row in steps for key in row}
     parts = {key for key in logged if key.endswith("_loss") and not key.startswith("dev_")}
@@ -296,7 +296,7 @@ def loss_lines(curves: Iterable[Sequence[Step]]) -> list[Line]:
 
 
 class Panel(NamedTuple):
-    """A figure of what is logged of replies: its title, a note on its unit, and its lines."""
+    """A figure of values logged about replies: its title, a note on its unit, and its lines."""
 
     title: str
     note: str
@@ -304,12 +304,12 @@ class Panel(NamedTuple):
 
 
 def reply_panels(steps: Sequence[Step]) -> list[Panel]:
-    """Returns the figures of what a training on a model's own replies logs of them; else none."""
+    """Returns the figures on the replies of a training on a model's own replies; else none."""
     logged = {key for row in steps for key in row}
     if "accuracy" not in logged:  # Every such training logs it, and no other does.
         return []
     if "policy_loss" not in logged:
-        logged.discard("kl_loss")  # On-policy distillation: that to the assistant is its loss.
+        logged.discard("kl_loss")  # On-policy distillation: its loss is the KL to the assistant.
     levels = sorted(int(key.removeprefix(_THINKING)) for key in logged if key.startswith(_THINKING))
     by_level = [(f"{_THINKING}{level}", f"{level:,}") for level in levels]
     found = []
@@ -323,15 +323,15 @@ def reply_panels(steps: Sequence[Step]) -> list[Panel]:
 
 
 def curve(steps: Sequence[Step], name: str, lines: Sequence[Line]) -> str:
-    """Draws values of one training stage by step: its losses, or what it logs of replies.
+    """Draws values of one training stage by step: its losses, or values logged about replies.
 
     A resumed run repeats some steps; the last row of each is used. If there are many steps, means
     over neighbouring steps are drawn.
 
     Args:
-      steps: of the training.
-      name: of the stage.
-      lines: of `loss_lines` or `reply_panels`; those that this stage has not logged are left out.
+      steps: the log of the training.
+      name: the stage's name.
+      lines: from `loss_lines` or `reply_panels`; those that this stage has not logged are left out.
     """
     by_step: dict[int, Mapping[str, Any]] = {int(row["step"]): row for row in steps}
     numbers = np.array(sorted(by_step))
@@ -349,7 +349,7 @@ def curve(steps: Sequence[Step], name: str, lines: Sequence[Line]) -> str:
             marker = "o" if len(x) == 1 else ""
             axes.plot(x, y, color=colour, linestyle=style, linewidth=1.6, marker=marker)
         axes.set_xlabel("step")
-        if axes.dataLim.y0 >= 0:  # The loss of a policy, and an estimate of a KL, may be negative.
+        if axes.dataLim.y0 >= 0:  # A policy loss, or an estimate of a KL, may be negative.
             axes.set_ylim(0)
         axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
         axes.yaxis.set_major_locator(ticker.MaxNLocator(4))
@@ -361,7 +361,7 @@ def budgets(controls: Mapping[str, Mapping[str, Any]], width: int) -> str:
     """Draws accuracy over decoded tokens: a line for each control, a point for each budget.
 
     Args:
-      controls: as in `report.json`.
+      controls: the `budgets` of `report.json`.
       width: CSS pixels.
     """
 
@@ -393,12 +393,12 @@ def log_scale(axes: Axes, xs: Sequence[float]) -> Callable[[float, float], float
     """Sets a logarithmic x axis if x spans a decade or more.
 
     Args:
-      axes: of a figure.
-      xs: the x of all points, rising.
+      axes: the axes of a figure.
+      xs: the x of all points, ascending.
 
     Returns:
-      A function of an x and a number of steps, which moves x by that many small steps to the
-      right, so that variants at the same x are drawn side by side.
+      A function of an x and a number of steps, which returns x moved to the right by that many
+      small steps, so that variants at the same x are drawn side by side.
     """
     positive = [x for x in xs if x > 0]
     if len(positive) < 2 or positive[-1] < 10 * positive[0]:
@@ -416,7 +416,7 @@ def plain_ticks(axes: Axes, xs: Sequence[float]) -> None:
         axes.set_xticks(xs, [f"{x:g}" for x in xs])
         axes.xaxis.set_minor_locator(ticker.NullLocator())
     else:
-        axes.xaxis.set_major_formatter("{x:g}")  # Matplotlib's own are formulas on a log axis.
+        axes.xaxis.set_major_formatter("{x:g}")  # By default, a log axis has formulas.
         axes.xaxis.set_minor_formatter(ticker.NullFormatter())
 
 

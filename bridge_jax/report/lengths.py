@@ -1,7 +1,8 @@
-"""Tells how long the student and the one on labels alone were trained, and whether that is fair.
+"""Compares how long the student and the student on labels alone were trained.
 
-Labels are short, so in as many epochs they are learned in fewer steps than rationales. Too few
-steps prove nothing about labels: on triage a student answered 32, 50 and 95% after 44, 64 and 88.
+Labels are short, so the same number of epochs has fewer steps than with rationales. Too few steps
+prove nothing about labels: on triage, a student on labels was right for 32%, 50% and 95% of the
+questions after 44, 64 and 88 steps.
 """
 
 from collections.abc import Sequence
@@ -13,22 +14,22 @@ from bridge_jax.methods.baselines import LABELS
 from bridge_jax.methods.tutoring import DIRECT, INSTRUCT
 from bridge_jax.report.workdir import Json, RunArtifacts
 
-LEARNED = 0.1  # nats: labels with a lower loss are known by heart
-FALLING = 0.2  # share of the loss; it is 0.02 for check digits, which labels do not tell
+LEARNED = 0.1  # nats; with a lower loss, the labels count as learned by heart
+FALLING = 0.2  # share of the loss; on check digits, which labels do not teach, it falls by 0.02
 
 
 class Lengths(NamedTuple):
-    """How long the student and the one on labels alone were trained.
+    """The lengths of the student's training and of the training on labels alone.
 
     Attributes:
-      ours, theirs: optimizer steps of the student and of the one on labels, without those on
-        instructions; None where a training is missing.
+      ours, theirs: optimizer steps of the student and of the student on labels, without those on
+        instructions; None if a training is missing.
       steps: `student_training.steps` in the config; 0 if the config gives epochs.
       own: settings of `labels_training` that set its length; if there are none, it takes as many
         steps as the student.
       patient: whether the dev split could stop the training on labels.
       is_learning: whether the loss on labels was still falling at the end: in the last fifth of the
-        steps it was above `LEARNED`, and lower by `FALLING` than in the fifth before.
+        steps it was `LEARNED` or more, and lower by `FALLING` or more than in the fifth before.
       taken: settings of `student_training` that the training on labels took over, because it had no
         length of its own.
     """
@@ -43,12 +44,12 @@ class Lengths(NamedTuple):
 
     @property
     def was_stopped(self) -> bool:
-        """Returns whether the dev split stopped the training on labels before the student's end."""
+        """Returns whether the dev split stopped the training on labels at fewer steps than ours."""
         return self.patient and not self.own and self._is_less
 
     @property
     def is_unfair(self) -> bool:
-        """Returns whether labels were learned for fewer steps by the config's own choice."""
+        """Returns whether the training on labels had fewer steps because of the config."""
         return self._is_less and not self.was_stopped
 
     @property
@@ -57,7 +58,7 @@ class Lengths(NamedTuple):
 
     @property
     def said(self) -> str:
-        """The length of the training on labels by the student's, for a sentence; "" of unknown."""
+        """The length of the training on labels relative to ours, as a phrase; "" if unknown."""
         if self.ours is None or self.theirs is None:
             return ""
         if self.was_stopped:
@@ -71,7 +72,7 @@ class Lengths(NamedTuple):
 
     @property
     def told(self) -> str:
-        """Returns `said` with the numbers of steps where they differ."""
+        """Returns `said`, with the numbers of steps if they differ and it does not have them."""
         if self.is_unfair or self.was_stopped or self.ours == self.theirs:
             return self.said.removesuffix(",")
         return (
@@ -80,12 +81,12 @@ class Lengths(NamedTuple):
 
     @property
     def longer(self) -> int:
-        """Returns for how many steps labels might be learned where these were not enough."""
+        """Returns how many steps on labels to try if these were not enough: twice as many."""
         return 2 * (self.theirs or 0)
 
     @property
     def to_be_fair(self) -> list[str]:
-        """Returns the settings with which labels are learned for as many steps, or for longer."""
+        """Returns settings that train on labels for as many steps as the student, or for longer."""
         if self.is_unfair:
             return [f"labels_training.{name}=0" for name in self.own or ("epochs",)]
         steps = f"steps={self.longer}"
@@ -93,14 +94,14 @@ class Lengths(NamedTuple):
 
     @property
     def of_labels_alone(self) -> list[str]:
-        """Returns the flags with which method `labels` trains for as many steps as here."""
+        """Returns flags that make the method `labels` train for as many steps as here."""
         if self.own or self.theirs in (None, self.steps):
             return []
         return [f"--config.student_training.steps={self.theirs}"]
 
 
 def of(run: RunArtifacts) -> Lengths:
-    """Returns the lengths of a run's trainings; all trainings of its student count."""
+    """Returns the lengths of a run's trainings; `ours` sums all trainings of its student."""
     others = {INSTRUCT.name, DIRECT.name, LABELS.name}
     taken = {name: max(row["step"] for row in rows) + 1 for name, rows in run.curves.items()}
     ours = [steps for name, steps in taken.items()
@@ -122,7 +123,7 @@ def of(run: RunArtifacts) -> Lengths:
 
 
 def _taken(labels: Json, student: Json) -> list[str]:
-    """Returns what labels are learned with as the student is, as "learning_rate=0.001"."""
+    """Returns the settings taken over from the student's training, as "learning_rate=0.001"."""
     default = to_json(TrainConfig())
     return [
         f"{name}={value}"

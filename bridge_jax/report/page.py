@@ -1,6 +1,6 @@
 """Writes the report of a run, `report.json` and `report.html`, and the card of an exported model.
 
-The page is one file that needs nothing else. The page of a study uses `template` too.
+The page is one self-contained file. The page of a study uses `template` too.
 """
 
 import functools
@@ -32,10 +32,10 @@ from bridge_jax.report import figures, summary, words, workdir
 from bridge_jax.report.workdir import Json, RunArtifacts
 from bridge_jax.text.prompts import Mode, system_message_of, with_budget
 
-# CSS pixels of a plot on a telephone, of one beside a table, and of one as wide as the text.
+# CSS pixels of a plot on a phone, of one beside a table, and of one as wide as the text.
 NARROW, HALF, WIDE = 350, 536, 720
 TEST_EXAMPLES, EXAMPLES = 4, 6
-LONGEST = 1200  # characters of one text; a looping model fills pages
+LONGEST = 1200  # characters shown of one text; a looping model fills pages
 _MEASURES = {  # difficulty -> its name in a sentence, and on an axis
     "nll": ("loss on the gold answer", "nats per token of the gold answer"),
     "entropy": ("entropy", "entropy, nats per token"),
@@ -93,7 +93,7 @@ def _page(run: RunArtifacts, report: Json) -> str:
     if "budgets" in report:
         plots["budgets"] = Markup(figures.budgets(report["budgets"], WIDE))
         plots["budgets_narrow"] = Markup(figures.budgets(report["budgets"], NARROW))
-    # HTML has no place for control characters, which questions and answers may hold.
+    # Questions and answers may hold control characters, which HTML does not allow.
     rendered = template("report.html").render(
         report=report,
         measured_against=words.measured_against(report),
@@ -101,7 +101,7 @@ def _page(run: RunArtifacts, report: Json) -> str:
         trusted=words.trusted(report),
         roles=list(report["accuracy"]),
         plots=plots,
-        # Models that are not measured by this method may have written an example, too.
+        # An example may be by a model that this method does not measure.
         models=methods.measured() | methods.measured(run.method),
         table=run.table,
         student=words.tested_student(report["accuracy"]),
@@ -139,7 +139,7 @@ def _page(run: RunArtifacts, report: Json) -> str:
 
 
 def _selection(run: RunArtifacts) -> Json:
-    """Draws the selection, as far as the artifacts are there."""
+    """Draws the selection, as far as its artifacts exist."""
     if not run.selection or not run.scores:
         return {}
     position = {row["id"]: i for i, row in enumerate(run.scores)}
@@ -174,8 +174,8 @@ def examples(run: RunArtifacts) -> list[Json]:
     """Picks up to six questions: first test questions, then questions that the teacher was asked.
 
     Test questions alternate between right and wrong answers of the student, or of the last tested
-    model if the student was not tested. They rotate through the domains, in the order of the file:
-    the choice does not flatter any model.
+    model if the student was not tested. They rotate through the domains, in the order of the file,
+    so the choice does not flatter any model.
 
     Returns:
       Per question `id`, `split` ("test" or "pool"), `question`, `gold`, whether it was `bought`
@@ -212,8 +212,8 @@ def examples(run: RunArtifacts) -> list[Json]:
 def rollouts(run: RunArtifacts) -> list[Json]:
     """Picks replies of the first and of the last step of reinforcement learning, at each budget.
 
-    They are the first of their step and budget in the file, of one question where both steps have
-    asked one: the choice does not flatter the training.
+    Each is the first in the file of its step and budget, preferably of a question that both steps
+    have asked, so the choice does not flatter the training.
 
     Returns:
       Per budget `budget` and `texts`, a list of `{"step", "question", "thinking", "reward",
@@ -235,7 +235,7 @@ def rollouts(run: RunArtifacts) -> list[Json]:
 
 
 def _alternating(rows: list[Prediction]) -> list[Prediction]:
-    """Returns right and wrong predictions in turn, each of them round the domains."""
+    """Returns right and wrong predictions in turn, both rotating through the domains."""
     domains = sorted({row["domain"] for row in rows})
     right, wrong = (
         _round_robin(
@@ -266,7 +266,7 @@ def _text(
 
 
 def _measured(report: Json, role: Role) -> dict[str, Any] | None:
-    """Returns the test of an exported model, with what failed; None if it was not tested."""
+    """Returns the test results of an exported model, failures included; None if not tested."""
     if role not in report["accuracy"]:
         return None
     count, accuracy = report["questions"][role], report["accuracy"][role]
@@ -292,9 +292,9 @@ def card(
     Args:
       report: the content of `report.json`.
       role: `student` or `assistant`.
-      mode: of its prompts in the test.
-      adapter: the folder holds a LoRA adapter for PEFT, not the model.
-      licence: of the base model, as its metadata has it; "" if that is not known.
+      mode: the mode of its prompts in the test.
+      adapter: whether the folder holds a LoRA adapter for PEFT, not the model.
+      licence: the base model's license according to its metadata; "" if unknown.
     """
     model: ModelConfig = getattr(config, role)
     on_hub = is_hub_id(model.checkpoint) and not Path(model.checkpoint).exists()
@@ -303,7 +303,7 @@ def card(
         base_id = "HuggingFaceTB/SmolLM2-135M-Instruct"
     base = base_id or model.checkpoint
     if not on_hub:
-        base = base.rstrip("/").rsplit("/", 1)[-1]  # A path is about a disk, not about a model.
+        base = base.rstrip("/").rsplit("/", 1)[-1]  # The path's folders say nothing about a model.
     data = config.data.path.rsplit("/", 1)[-1]
     budgeted = methods.states_budgets(config.method) and role == "student"
     stated = config.thinking.levels[-1] if budgeted else 0
@@ -326,7 +326,7 @@ def card(
         loader="AutoPeftModelForCausalLM" if adapter else "AutoModelForCausalLM",
         new_tokens=max(config.generation.max_new_tokens, stated + config.thinking.answer_tokens),
         budgets=report.get("budgets", {}).get("stated") if role == "student" else None,
-        # A JSON string is one of Python too.
+        # A JSON string is also a Python literal.
         system=json.dumps(system, ensure_ascii=False),
     )
     return text + "\n"

@@ -31,21 +31,21 @@ _NOTHING = Bill(queries=0, input_tokens=0, output_tokens=0, usd=0.0, prices={})
 LARGE_DOMAIN = 0.1  # A domain with a smaller share of the pool may be missing by chance.
 LOWEST_COMPLIANCE = 0.9
 SAME_ANSWER = 0.9
-FEW_ANSWERS = 6  # different gold answers at most, for one of them to be a strategy
+FEW_ANSWERS = 6  # most different gold answers for which always giving one is a strategy
 MANY_QUESTIONS = 20
-LEAST_SPREAD = 1.3  # of the mean thinking over budgets
+LEAST_SPREAD = 1.3  # largest mean thinking of a budget, divided by the smallest
 
 
 def summarise(run: RunArtifacts) -> Json:
     """Returns the content of `report.json`; a part that was not run is left out.
 
-    The teacher's accuracy is that of its predictions on the test questions. Where it was not asked
+    The teacher's accuracy is that of its predictions on the test questions. If it was not asked
     these, it is the share of its annotations equal to gold, and `teacher_measured_on` says
-    "annotations": those questions are of the pool, and were chosen for being hard.
+    "annotations": those questions are from the pool, and some strategies choose hard ones.
 
     `gaps_interval` has only the gaps between two models that answered the same questions.
 
-    Test questions without a gold answer are in no number.
+    Test questions without a gold answer count in no number.
     """
     scored = {role: metrics.with_gold(rows) for role, rows in run.predictions.items()}
     known = {role: rows for role, rows in scored.items() if rows}
@@ -146,8 +146,8 @@ def _held_out(run: RunArtifacts) -> Json:
 def _count_classes(run: RunArtifacts, report: Json) -> None:
     """Adds the student's `classes` and the `constant` answer, where answers are classes.
 
-    The constant answer is the commonest of the pool, or, of a run that has not counted these, of
-    the test.
+    The constant answer is the commonest gold answer of the pool, or of the test if the run has not
+    counted those of the pool.
     """
     rows = run.predictions.get("student", [])
     if not metrics.are_classes(rows, run.config.get("data", {}).get("kind", "")):
@@ -161,10 +161,10 @@ def _count_classes(run: RunArtifacts, report: Json) -> None:
 
 
 def _confidence(run: RunArtifacts) -> Json:
-    """Counts the student's right answers above several thresholds of confidence; {} if not known.
+    """Counts the student's right answers above several confidence thresholds; {} if unknown.
 
-    The thresholds are taken from the answers to the dev split, by which one is chosen, or from
-    those to the test if the dev split was not answered.
+    The thresholds are taken from the answers to the dev split, on which the user chooses one, or
+    from those to the test if the dev split was not answered.
     """
     answered = {"dev": metrics.with_gold(run.dev_answers), "test": run.predictions.get("student")}
     known = {name: rows for name, rows in answered.items()
@@ -190,10 +190,10 @@ def _where_known(results: dict[str, Json], metric: str) -> dict[str, float]:
 
 
 def _errors(run: RunArtifacts) -> dict[str, dict[str, int]]:
-    """Counts where wrong rationales about check digits first go wrong, for each model.
+    """Counts, for each model, where its wrong rationales about check digits first go wrong.
 
-    The program that generates these questions computes each step. Models that are asked for
-    the answer alone write no steps, nor do untrained models, mostly.
+    The program that generates these questions computes each step. Left out are models that are
+    asked for the answer alone, which write no steps, and untrained models, which mostly do not.
     """
     data, seed = run.config.get("data", {}), run.config.get("seed", 0)
     if data.get("source") != "practice" or data.get("kind") == "text":
@@ -226,7 +226,7 @@ def _kept(rows: Sequence[Any], whole: str) -> Json:
 
 
 def _chains(run: RunArtifacts) -> dict[str, Json]:
-    """Counts the reasoning at each budget: kept, and why the rest is not."""
+    """Counts the reasoning at each budget: written, kept, rejected, and requests for it."""
     found = {}
     for level in sorted({row["budget"] for row in run.chains}):
         here = [row for row in run.chains if row["budget"] == level]
@@ -271,9 +271,9 @@ def _spend(run: RunArtifacts, paid: Bill) -> Json:
 
 
 def _time(run: RunArtifacts) -> dict[str, float]:
-    """Returns total seconds and those of overheads; goodput is the share without overheads.
+    """Returns the total seconds and those of overheads; goodput is the share without overheads.
 
-    Overheads before a restart were not recorded, so those seconds are only in the total.
+    Overheads before a restart are not recorded, so their seconds are only in the total.
     """
     stages = list(run.manifests.values())
     total = sum(stage["seconds"] for stage in stages)
@@ -291,7 +291,7 @@ def _time(run: RunArtifacts) -> dict[str, float]:
 
 
 def _speed(run: RunArtifacts) -> dict[str, dict[str, float]]:
-    """Returns the median step of each training stage: seconds, tokens a second, MFU on a chip."""
+    """Returns medians over the steps of each training stage: seconds, tokens per second, MFU."""
     found: dict[str, dict[str, float]] = {}
     for stage, steps in run.curves.items():
         for name in ("step_seconds", "tokens_per_second", "mfu"):
@@ -322,11 +322,12 @@ def _failures(run: RunArtifacts, report: Json) -> list[tuple[str, str]]:
 
     *Semantic collapse*: a domain with a tenth of the pool or more is in none of the selected
     questions, or in none of the rationales that the student learns from. *Instruction blindness*:
-    no answer can be parsed from a tenth of the student's outputs. *Answer collapse*: the student
-    nearly always gives the same answer; *below the commonest answer*: it is right less often than
-    one answer to all would be. *Budget waste*: the teacher's answers left the assistant no better.
-    *Thinking budget ignored*: the student thinks for about as long whatever its budget. *All
-    budgets below the natural length*: without a budget it writes more than the largest.
+    no answer can be parsed from more than a tenth of a trained student's outputs. *Answer
+    collapse*: the student nearly always gives the same answer, which is right less often. *Below
+    the commonest answer*: it is right less often than one answer to all questions would be. *Budget
+    waste*: the assistant is no better after learning from the teacher's answers. *Thinking budget
+    ignored*: the student thinks for about as long whatever its budget. *All budgets below the
+    natural length*: without a budget it writes more tokens than the largest budget.
     """
     found = []
     chosen = set(run.selection["ids"]) if run.selection else {row["id"] for row in run.scores}
@@ -378,7 +379,7 @@ def _budget_failures(report: Json) -> list[tuple[str, str]]:
 
 
 def _constant_answer(rows: list[Prediction]) -> list[tuple[str, str]]:
-    """Returns the signatures of a constant answer, if there are only a few gold answers."""
+    """Returns the failure signatures of constant answers, if there are only a few gold answers."""
     gold = Counter(row["gold"] for row in rows)
     answers = Counter(row["answer"] for row in rows if row["answer"] is not None)
     if not answers or len(gold) > FEW_ANSWERS or len(rows) < MANY_QUESTIONS:

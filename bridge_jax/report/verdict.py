@@ -1,31 +1,31 @@
-"""Says in one plain line whether a run was worth it, and lists the facts that this rests on.
+"""States in one plain line whether a run was worth it, and lists the facts behind that.
 
 The student is compared with the same student trained on *labels alone* or directly on the teacher's
-answers, with the *constant answer* (the commonest gold answer of the pool to every question, where
-answers are classes), with its assistant and with the teacher; each on the questions that both were
-asked, with the paired interval of `evaluation.intervals`.
+answers, with the *constant answer* (the commonest gold answer of the pool to every question, if
+answers are classes), with its assistant and with the teacher. Each comparison is on the questions
+that both were asked, with the paired interval of `evaluation.intervals`.
 
 The first of these cases that holds is the verdict. The order and the thresholds are our default.
 
 1. `untested`: the student was not tested. The line is that of `words.headline`.
 2. `nothing_learned`: the student is not above the constant answer (the interval reaches 0 or
-   below), nor is the one that learned labels.
-3. `unfair`: the student on labels was trained for fewer steps, and was not stopped by the dev
-   split. What the rationales add is then not known, unless labels are enough all the same.
-   Or it took as many and was still learning (`report.lengths`).
-4. `direct_better`: the rationales add something to labels, but the student that learned the
-   teacher's answers alone is above this one.
+   below), nor is the student on labels.
+3. `unfair`: the student on labels was trained for fewer steps, and not because the dev split
+   stopped it; or it was still learning when its training ended (`report.lengths`). What the
+   rationales add is then unknown. The case does not hold if labels are enough all the same.
+4. `direct_better`: the student is above the one on labels, but below the one trained directly on
+   the teacher's answers.
 5. `rationales_add`: the interval of student minus labels lies above 0.
 6. `labels_enough`: it lies below `MARGIN`, so rationales add no more than that, if anything.
-7. `teacher_poor`: the teacher is right for less than `POOR` of its questions (Wilson's interval
-   lies below), or no oftener than the constant answer.
-8. `undecided`: the interval of student minus labels includes 0 and reaches beyond `MARGIN`.
-9. `labels_alone`: the student of method `labels`, above the constant answer if there is one.
+7. `teacher_poor`: the teacher is right for less than `POOR` of its questions (all of Wilson's
+   interval lies below), or no more often than the constant answer.
+8. `undecided`: the interval of student minus labels includes 0 and reaches `MARGIN`.
+9. `labels_alone`: the method is `labels`; the student is above the constant answer if there is one.
 10. `below_assistant`: there are no labels to compare with, and the student is `MARGIN` or more
-    below its assistant, with an interval above 0.
-11. `without_labels`: there are no labels to compare with; the line says with what it was.
+    below its assistant, with an interval that excludes 0.
+11. `without_labels`: there are no labels to compare with; the line names what it compares with.
 
-Facts come failures first: classes that are never answered, or never right.
+Among the facts, failures come first: classes that are never answered, or never right.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,9 +39,9 @@ from bridge_jax.report.workdir import Json, RunArtifacts
 
 MARGIN = 0.05  # a difference that matters
 POOR = 0.5  # share of right answers of a poor teacher
-MUCH = 0.05  # share of rows or prompts that are left out or cut, to be among the facts
-LEAST_OF_CLASS = 5  # questions, for a class without a right answer to be a failure
-MOST_NAMED = 3  # classes
+MUCH = 0.05  # smallest share of rows or prompts left out or cut that is among the facts
+LEAST_OF_CLASS = 5  # fewest questions of a class without a right answer that is a failure
+MOST_NAMED = 3  # failed classes among the facts
 
 CONSTANT = "constant"
 _NAMES = {
@@ -56,10 +56,11 @@ class Against(NamedTuple):
     """The student minus another model, on the questions that both were asked.
 
     Attributes:
-      other: share of right answers of the other one.
-      difference, low, high: with its 95% interval.
-      questions: how many.
-      needed: how many would tell this difference, or `MARGIN` if it is smaller, from chance.
+      other: the other model's share of right answers.
+      difference, low, high: the difference with its 95% interval.
+      questions: how many questions both were asked.
+      needed: how many questions would tell the difference from chance, or `MARGIN` if the
+        difference is smaller.
     """
 
     other: float
@@ -76,12 +77,12 @@ class Against(NamedTuple):
 
     @property
     def is_below(self) -> bool:
-        """Returns whether it is below it beyond chance."""
+        """Returns whether the student is below the other one beyond chance."""
         return self.high < 0
 
     @property
     def interval(self) -> str:
-        """The interval of the distance, as "45 to 63"; with signs where it includes 0."""
+        """The interval of the distance in points, as "45 to 63"; with signs if it includes 0."""
         bounds = sorted([abs(self.low), abs(self.high)])
         show = points
         if not (self.is_above or self.is_below):
@@ -90,7 +91,7 @@ class Against(NamedTuple):
 
 
 class _Evidence(NamedTuple):
-    """Holds the report so far, and the comparisons by the other's name, which decide the case."""
+    """The evidence for a case: the report so far, comparisons by the other's name, and lengths."""
 
     report: Json
     against: Mapping[str, Against]
@@ -109,7 +110,7 @@ def of(run: RunArtifacts, report: Json) -> Json:
     """Returns the verdict on a run.
 
     Args:
-      run: its artifacts; of the predictions, those with a gold answer.
+      run: its artifacts, with only the predictions that have a gold answer.
       report: the content of `report.json`, with everything but the verdict.
 
     Returns:
@@ -205,7 +206,7 @@ def _unfair(found: _Evidence) -> str:
 
 
 def _is_enough(labels: Against) -> bool:
-    """Returns whether rationales add less than matters."""
+    """Returns whether rationales add less than `MARGIN`, if anything."""
     return labels.high < MARGIN and not labels.is_above
 
 
@@ -261,7 +262,7 @@ def _is_poor(report: Json) -> bool:
 
 
 def _of_teacher(report: Json) -> str:
-    """Returns such as "23% of the 30 questions that it was paid for"."""
+    """Returns the teacher's accuracy, as "23% of the 30 questions that it was paid for"."""
     asked = words.count(report["questions"]["teacher"], "question")
     on_test = report["teacher_measured_on"] == "test"
     where = "the test" if on_test else f"the {asked} that it was paid for"

@@ -38,7 +38,7 @@ _OVERHEADS = {
 
 
 def chosen(selection: Json) -> str:
-    """Returns how the questions were chosen that the teacher was asked."""
+    """Returns how the questions for the teacher were chosen."""
     by_strategy = _CHOSEN[selection.get("strategy", "random")]
     return by_strategy + _BY_DRAFTS if "parts" in selection else by_strategy
 
@@ -72,12 +72,12 @@ def dollars(usd: float) -> str:
 
 
 def count(number: int, one: str, many: str = "") -> str:
-    """Returns "1 question", "4,120 questions"."""
+    """Returns a number with its noun, such as "1 question" or "4,120 questions"."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def rounded(number: int) -> str:
-    """Returns a number in two digits that count, such as "1,600"."""
+    """Returns a number rounded to two significant digits, such as "1,600"."""
     places = max(0, len(str(number)) - 2)
     return f"{round(number, -places):,}"
 
@@ -92,7 +92,7 @@ def shortened(name: str, longest: int = 18) -> str:
 
 
 def quoted(name: str) -> str:
-    """Returns an answer for a sentence."""
+    """Returns an answer in quotation marks and at most 40 characters, for a sentence."""
     return f"“{shortened(name, 40)}”"
 
 
@@ -137,7 +137,7 @@ def headline(report: Json) -> str:
 
 
 def measured_against(report: Json) -> str:
-    """Returns whose answers the test is compared with, if not all are gold ones; else ""."""
+    """Returns a sentence if gold answers of the test are the teacher's; else ""."""
     if not (found := report.get("held_out")):
         return ""
     said = "Measured against the teacher’s answers, not against people’s"
@@ -152,7 +152,7 @@ def measured_against(report: Json) -> str:
 
 
 def threshold(report: Json) -> str:
-    """Returns the threshold that was chosen on dev and what is expected of it; "" if none was."""
+    """Returns the threshold that was chosen on dev and its results there; "" if none was."""
     if not (found := report.get("threshold")):
         return ""
     chosen = f"{found['min_mean_logprob']:.3g}".replace("-", "−")
@@ -168,7 +168,7 @@ def threshold(report: Json) -> str:
 
 
 def trusted(report: Json) -> str:
-    """Returns what was measured at the threshold of trust that a run states; "" if it has none."""
+    """Returns the results at a run's own confidence threshold, in words; "" if it has none."""
     found = report.get("confidence", {})
     if not (least := found.get("least_confidence")):
         return ""
@@ -265,7 +265,7 @@ def spend_notes(spend: Json) -> list[str]:
 
 
 def trained(report: Json) -> str:
-    """Returns such as "assistant 4.9M parameters (20 MB) beside 134.5M (538 MB) frozen"."""
+    """Returns sizes, as in "assistant 4.9M parameters (20 MB) beside 134.5M (538 MB) frozen"."""
     parts = {}
     for stage, artifact in methods.table(report["method"]).items():
         if not artifact.is_last or not (sizes := report["parameters"].get(stage)):
@@ -276,19 +276,19 @@ def trained(report: Json) -> str:
         )
         frozen = f" beside {others:,.1f}M ({rest:,.0f} MB) frozen" if others else ""
         found = f"{artifact.role} {ours:,.1f}M parameters ({size:,.0f} MB){frozen}"
-        parts[artifact.role] = found  # of the last training of its model
+        parts[artifact.role] = found  # The last training of a model counts.
     return ", ".join(parts.values())
 
 
 def made_with(found: Mapping[str, Sequence[str]]) -> str:
-    """Returns such as "Made with jax 0.9.1, numpy 2.3.0 on 8 TPU v5 lite (tpu)."; "" of nothing."""
+    """Returns text such as "Made with jax 0.9.1, numpy 2.3.0 on 8 TPU v5 lite (tpu)."; else ""."""
     if not found:
         return ""
     said = {name: " and ".join(values) for name, values in found.items()}
     devices, backend = said.pop("devices", ""), said.pop("backend", "")
     machine, data = said.pop("machine", ""), said.pop("data", "")
     if "revision" in said:
-        said["revision"] = said.pop("revision")  # Last of all.
+        said["revision"] = said.pop("revision")  # Moves it to the end.
     libraries = ", ".join(f"{name} {version}" for name, version in said.items())
     where = f" on {devices} ({backend})" if devices else ""
     sentences = [f"Made with {libraries}{where}.", f"Machine: {machine}." if machine else ""]
@@ -378,7 +378,7 @@ def confusion(row: Json) -> str:
 
 
 def _table_of_classes(rows: Sequence[Json]) -> Table:
-    """Returns the classes for a terminal of 80 columns; of many, those with most wrong answers."""
+    """Returns the classes as a table of 80 columns; of many, those with the most wrong answers."""
     table = shown.table("class", "n", "precision", "recall", "answered", "confused with")
     for column, width in ((0, 20), (-1, 26)):
         table.columns[column].max_width, table.columns[column].justify = width, "left"

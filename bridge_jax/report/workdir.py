@@ -48,27 +48,29 @@ class RunArtifacts:
     Attributes:
       path: the workdir.
       config: the RunConfig as JSON values.
-      made_with: what the last start of the run said of itself (`pipeline.provenance`).
-      data: what was read of its data, and what was not; None of a run of an earlier version.
+      made_with: the code, libraries and machine when the run was last started
+        (`pipeline.provenance`).
+      data: how much of its data was read, left out or cut; None for a run of an earlier version.
       table: the stages that its method may have, in the order of reports.
       manifests: finished stage -> its manifest.
       is_done: whether all stages of its config are finished.
       scores: one row per pool question.
       embeddings: float32 [N, D], in the order of `scores`.
       held_out: the teacher's answers to test questions.
-      selection: the questions of the pool that the teacher was asked.
-      annotations: the teacher's answers.
-      spend: the bill for them.
+      selection: the pool questions that were selected for the teacher.
+      annotations: the teacher's answers to them.
+      spend: the teacher's bill.
       rationales: the assistant's rationales for the pool.
-      threshold: that was chosen to filter them.
-      written_tokens: of all its completions, those that were not taken and those of rounds too.
+      threshold: the threshold that was chosen to filter them.
+      written_tokens: the tokens of all its completions, including those that were not used and
+        those of rounds.
       predictions: name of a measured model -> rows on the test questions.
-      dev_answers: of the trained student.
-      replies: control of a budget -> rows on the test questions, at each budget.
+      dev_answers: the trained student's answers to the dev split.
+      replies: budget control -> rows on the test questions, at each budget.
       chains: the reasoning that was shortened to budgets.
       rollouts: the replies that reinforcement learning learned from.
       curves: training stage -> rows of losses by step.
-      parameters: training stage -> how much of the model was trained.
+      parameters: training stage -> the sizes of the trained and the frozen part.
     """
 
     path: Path
@@ -97,7 +99,7 @@ class RunArtifacts:
 
     @property
     def method(self) -> str | None:
-        """The name of its method, if that is known."""
+        """The name of its method; None if unknown."""
         return self.config.get("method")
 
 
@@ -106,7 +108,7 @@ def load(path: Path, hashes: Hashes | None = None) -> RunArtifacts:
 
     Args:
       path: the workdir.
-      hashes: of the files that were read before; by default the run's own.
+      hashes: the hashes of files that were read before; by default the run's own.
 
     Raises:
       UserError: there is no such folder, it holds no run, or a file in it is damaged.
@@ -121,7 +123,7 @@ def load(path: Path, hashes: Hashes | None = None) -> RunArtifacts:
     hashes = hashes or Hashes(path / CACHE / "hashes.json")
     manifests = _finished(path, table, current, hashes)
     folders = {name: Folder(path / name, table[name]) for name in manifests}
-    # The bill of the last stage that paid has what was paid before it too.
+    # A stage's bill includes what earlier stages paid.
     bills = [_content(folders, row.name, Bill) for row in table.values() if row.work == "ask"]
     paid = [bill for bill in bills if bill]
     predictions, curves, parameters = {}, {}, {}
@@ -168,7 +170,7 @@ def load(path: Path, hashes: Hashes | None = None) -> RunArtifacts:
 
 
 def read_json(path: Path) -> Json:
-    """Returns a JSON object; {} where there is no file.
+    """Returns a JSON object; {} if there is no file.
 
     Raises:
       UserError: the file is damaged.
@@ -187,7 +189,7 @@ def read_json(path: Path) -> Json:
 def _finished(
     path: Path, table: Mapping[str, Artifact], current: Mapping[str, str], hashes: Hashes
 ) -> dict[str, Manifest]:
-    """Returns the manifests of the finished stages, whose files are checked.
+    """Returns the manifests of the finished stages, after checking their files.
 
     A workdir that was used with several configs also holds stages of the earlier ones: those that
     the last config does not have, or has with another key. They are left out.

@@ -1,8 +1,8 @@
-"""Plans batches of packed rows for reading a whole pool: few shapes, and little padding.
+"""Plans batches of packed rows for scoring a whole pool: few shapes and little padding.
 
-Sequences are packed into rows of a few widths, as attention costs a row the square of its width,
-and each width has one shape of a batch. The plan follows from the lengths alone, so a scoring that
-was interrupted finds the same batches again.
+Sequences are packed into rows of a few widths, since attention over a row costs the square of its
+width. Each width has one batch shape. The plan depends only on the sequence lengths, the batch size
+and the mesh, so a scoring run that was interrupted plans the same batches again.
 """
 
 import heapq
@@ -20,26 +20,26 @@ from bridge_jax.text.prompts import TrainingSequence
 
 Array = Any  # A NumPy array outside of jit, a JAX array inside.
 
-# The widths of rows in eighths of the widest: several, or fewer. A width has one program.
+# Candidate sets of row widths, in eighths of the widest. Each width needs one compiled program.
 EIGHTHS = ((8, 6, 4, 3, 2, 1), (8, 4, 2))
-BUCKET = 32  # Widths are rounded up to multiples of this, on a TPU to blocks of its kernel.
-ROUND = 8  # Numbers of targets and of sequences are rounded up to multiples of this.
-SHORT = 512  # Where several of the longest sequences fit into so many tokens, they may share rows.
-# In a row of so many tokens, attention costs a token as much as the rest of the model: measured
-# with 30M parameters on a CPU. It is more in a wider model, but serves only to compare widths.
+BUCKET = 32  # Widths are rounded up to multiples of this; on a TPU, of an attention block.
+ROUND = 8  # Target and sequence counts are rounded up to multiples of this.
+SHORT = 512  # Several of the longest sequences may share a row of at most this many tokens.
+# The row width at which attention costs as much per token as the rest of the model, measured with
+# 30M parameters on a CPU. It is larger for a wider model, but only serves to compare widths.
 EQUAL = 1200
 STEP = 1 / 16  # The fixed cost of a batch, as a share of a full one. Our default.
 
 
 class Shape(NamedTuple):
-    """The shape of a batch, which consists of one part for each device that rows are split over.
+    """The shape of a batch, which has one part for each device that its rows are split over.
 
     Attributes:
-      parts: P.
-      rows: of each part.
-      width: S, of a row.
-      targets: T, of each part.
-      sequences: G, of each part, at most.
+      parts: P, the number of parts.
+      rows: rows per part.
+      width: S, tokens per row.
+      targets: T, target slots per part.
+      sequences: G, sequences per part at most.
     """
 
     parts: int
@@ -55,14 +55,14 @@ class Shape(NamedTuple):
 
 
 class ScoreBatch(NamedTuple):
-    """A batch of R packed rows in P parts; the sequences of a part count from 1, padding is 0.
+    """A batch of R packed rows in P parts; each part numbers its sequences from 1, 0 is padding.
 
     Attributes:
       tokens, positions, segments: int32[R, S]; positions restart at 0.
-      target_at: int32[P, T], the place among the R / P * S tokens of the part that predicts.
+      target_at: int32[P, T], the index of the predicting token among the part's R / P * S tokens.
       target: int32[P, T], the answer tokens.
-      target_of: int32[P, T], the sequences that they belong to.
-      prompt_length: int32[P, 1 + G], of each sequence; that of padding is 0.
+      target_of: int32[P, T], the number of the sequence that each target belongs to.
+      prompt_length: int32[P, 1 + G], tokens of each sequence's prompt; 0 for padding.
     """
 
     tokens: Array
@@ -75,28 +75,29 @@ class ScoreBatch(NamedTuple):
 
 
 class PlannedBatch(NamedTuple):
-    """A batch before it is filled: for each part its rows, as lists of sequences' indices."""
+    """A batch before it is filled: the rows of each part, each a list of sequence indices."""
 
     shape: Shape
     parts: list[list[list[int]]]
 
     @property
     def members(self) -> list[list[int]]:
-        """The sequences of each part, in the order in which they count."""
+        """The sequence indices of each part, in the order in which `fill` numbers them."""
         return [[index for row in part for index in row] for part in self.parts]
 
 
 def plan(
     lengths: Sequence[int], targets: Sequence[int], batch_tokens: int, mesh: Mesh
 ) -> list[PlannedBatch]:
-    """Returns the batches that read N sequences, the widest rows first.
+    """Returns the batches that hold N sequences, the widest rows first.
 
-    Rows are of one width or of several, whichever is cheaper.
+    Rows have one width or several, whichever is estimated to be cheaper.
 
     Args:
-      lengths: of the sequences, in tokens.
-      targets: the number of targets of each.
-      batch_tokens: the most tokens in a batch, padding included; it has a row of each device.
+      lengths: the length of each sequence, in tokens.
+      targets: the number of targets of each sequence.
+      batch_tokens: the maximum number of tokens in a batch, padding included; exceeded only by one
+        row per device.
       mesh: the rows of a batch are split over it.
     """
     parts, longest = batch_devices(mesh), max(lengths)
@@ -129,10 +130,10 @@ def plan(
 def _batches(
     rows: list[list[int]], width: int, targets: Sequence[int], batch_tokens: int, parts: int
 ) -> Iterator[PlannedBatch]:
-    """Yields batches of one shape with all `rows`: about as many targets in each part."""
+    """Yields batches of one shape that hold all `rows`, with about as many targets in each part."""
     most = _most(batch_tokens, width, parts)
-    count = math.ceil(len(rows) / parts)  # of each part, in all batches
-    # As many rows a batch as leave few rows empty; every batch has a fixed cost too.
+    count = math.ceil(len(rows) / parts)  # rows per part, over all batches
+    # The rows per part of a batch: few should stay empty, but every batch has a fixed cost too.
     size = min(range(1, most + 1), key=lambda r: (math.ceil(count / r) * (r + STEP * most), -r))
     weights = [sum(targets[i] for i in row) for row in rows]
     bins = _deal(weights, math.ceil(count / size) * parts, size)
@@ -158,7 +159,7 @@ def empty(shape: Shape, pad_id: int = 0) -> ScoreBatch:
 
 
 def fill(planned: PlannedBatch, sequences: Sequence[TrainingSequence], pad_id: int) -> ScoreBatch:
-    """Returns the batch with its sequences; a rationale is neither scored nor embedded."""
+    """Returns the batch filled with its sequences; rationales are neither scored nor embedded."""
     batch, shape = empty(planned.shape, pad_id), planned.shape
     for p, part in enumerate(planned.parts):
         number = done = 0
@@ -184,12 +185,12 @@ def fill(planned: PlannedBatch, sequences: Sequence[TrainingSequence], pad_id: i
 def _without_few(
     lengths: Sequence[int], widths: list[int], batch_tokens: int, parts: int
 ) -> dict[int, list[list[int]]]:
-    """Returns width -> rows, without widths whose rows fill no batch: the next wider ones do.
+    """Returns width -> rows; sequences of a width that does not fill a batch move to wider rows.
 
     Args:
-      lengths: of the sequences.
-      widths: the narrowest first; the last one stays.
-      batch_tokens, parts: of a batch.
+      lengths: the length of each sequence.
+      widths: the narrowest first; the last one is always kept.
+      batch_tokens, parts: the tokens and parts of a batch.
     """
     while True:
         rows = best_fit(lengths, widths)
@@ -204,14 +205,14 @@ def _without_few(
 
 
 def _most(batch_tokens: int, width: int, parts: int) -> int:
-    """Returns the most rows of each part."""
+    """Returns the maximum number of rows per part of a batch, at least 1."""
     return max(1, batch_tokens // width // parts)
 
 
 def _deal(weights: Sequence[int], bins: int, size: int) -> list[list[int]]:
-    """Returns the items of each bin, at most `size`, with sums of weights about as large.
+    """Returns the items of each bin, at most `size`, so that the sums of weights are about equal.
 
-    The heaviest item that is left goes to the bin with the smallest sum.
+    The heaviest item left goes to the smallest sum among bins with room.
     """
     found: list[list[int]] = [[] for _ in range(bins)]
     heap = [(0, index) for index in range(bins)]

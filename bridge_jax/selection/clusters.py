@@ -1,8 +1,8 @@
 """Clusters a pool by k-means over the mesh, and measures the density around each row.
 
-k-means sums integers: every value is rounded to a fixed point of two digits, so that the sum is the
-same in any order. Otherwise rows near a border would change clusters with the number of devices,
-and the selection would change too.
+k-means sums integers: every value is rounded to a fixed-point number of two digits (see `digit`),
+so that the sum is the same in any order. Otherwise the cluster of a row near a border would depend
+on the number of devices, and so would the selection.
 """
 
 import functools
@@ -32,17 +32,17 @@ from bridge_jax.selection.pool import (
 )
 
 RESTARTS, ITERATIONS = 4, 25  # Our defaults: later iterations move few rows.
-TOLERANCE = 1e-4  # Of the mean variance of a coordinate, as scikit-learn's.
-NEIGHBOURS = 20  # K of 2202.02794.
+TOLERANCE = 1e-4  # A fraction of the mean variance per coordinate, as in scikit-learn.
+NEIGHBOURS = 20  # K in TypiClust (2202.02794).
 
 
 class Clusters(NamedTuple):
     """A clustering of N rows.
 
     Attributes:
-      labels: int[N], below K; a cluster may be empty where rows are copies of each other.
+      labels: int[N], below K; a cluster may be empty if rows are copies of each other.
       centroids: f32[K, D].
-      inertia: sum of squared distances to the centroids.
+      inertia: the sum of the squared distances between rows and their centroids.
     """
 
     labels: np.ndarray
@@ -53,14 +53,14 @@ class Clusters(NamedTuple):
 def kmeans(
     embeddings: np.ndarray, clusters: int, seed: int, mesh: Mesh, restarts: int = RESTARTS
 ) -> Clusters:
-    """Returns the clustering with the lowest inertia of several runs, each O(N K D).
+    """Returns the clustering with the lowest inertia among several runs, each O(N K D).
 
     Args:
-      embeddings: f32[N, D] of length 1 at most.
-      clusters: K; lowered to N where there are fewer rows.
-      seed: of the random first centroids.
-      mesh: its data axes share the rows.
-      restarts: number of runs.
+      embeddings: f32[N, D], rows with an L2 norm of at most 1.
+      clusters: K; lowered to N if there are fewer rows.
+      seed: the seed of the random initial centroids.
+      mesh: the rows are split over its data axes.
+      restarts: the number of runs.
     """
     count = len(embeddings)
     mean = embeddings.mean(0, dtype=np.float64)
@@ -80,7 +80,10 @@ def kmeans(
 
 
 def digit(count: int) -> float:
-    """Returns the base of the fixed point, a power of two: `count` values of 2 fit into int32."""
+    """Returns the base of a fixed-point digit, a power of two.
+
+    The sum of `count` values of 2 fits into int32.
+    """
     return 2.0 ** min(15, 29 - math.ceil(math.log2(max(2, count))))
 
 
@@ -99,11 +102,11 @@ def lloyd(
     `ITERATIONS`.
 
     Args:
-      rows: of length 2 at most.
-      seeds: int32[K], the rows that are the first centroids.
-      base: from `digit`.
-      tolerance: squared distance.
-      mesh: its data axes share the rows.
+      rows: with an L2 norm of at most 2.
+      seeds: int32[K], the indices of the rows that are the initial centroids.
+      base: the base of the fixed-point digits, from `digit`.
+      tolerance: a squared distance.
+      mesh: the rows are split over its data axes.
     """
 
     def run(rows, seeds, base, tolerance):
@@ -129,7 +132,7 @@ def lloyd(
 
 
 def nearest(x: jax.Array, centroids: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the nearest centroid of each row, int32[R], and the squared distance, f32[R]."""
+    """Returns the nearest centroid of each row, int32[R], and its squared distance, f32[R]."""
     product = jnp.einsum("RD,KD->RK", x, centroids, precision=lax.Precision.HIGHEST)
     partial = jnp.square(centroids).sum(-1) - 2 * product
     squared = jnp.square(x).sum(-1) + partial.min(-1)
@@ -137,13 +140,13 @@ def nearest(x: jax.Array, centroids: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _sums(rows: PoolRows, centroids: jax.Array, base: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the sum of each cluster's rows over all devices, f32[K, D], and their number."""
+    """Returns each cluster's sum of rows, f32[K, D], and count, int32[K], over all devices."""
     clusters, dim = centroids.shape
 
     def block(sums, inputs):
         x, real = inputs
         labels, _ = nearest(x, centroids)
-        labels = jnp.where(real, labels, clusters)  # Out of range: such a row is dropped.
+        labels = jnp.where(real, labels, clusters)  # Out of range, so padding is dropped.
         high = jnp.round(x * base)
         low = jnp.round((x * base - high) * base)
         digits = jnp.concatenate([high, low, jnp.ones((len(x), 1))], 1).astype(jnp.int32)
@@ -157,15 +160,15 @@ def _sums(rows: PoolRows, centroids: jax.Array, base: jax.Array) -> tuple[jax.Ar
 def typicality(embeddings: np.ndarray, labels: np.ndarray, mesh: Mesh) -> np.ndarray:
     """Returns f32[N]: 1 / mean distance to the K nearest rows of the same cluster (2202.02794).
 
-    Where a cluster has K rows or fewer, all others of it count. A row alone in its cluster has 0.
+    In a cluster of K rows or fewer, all other rows count. A row alone in its cluster gets 0.
 
     Args:
-      embeddings: f32[N, D], L2-normalised.
-      labels: int[N], the clusters.
-      mesh: its data axes share the rows.
+      embeddings: f32[N, D], L2-normalized.
+      labels: int[N], the cluster of each row.
+      mesh: the rows are split over its data axes.
     """
     order = np.argsort(labels, kind="stable")
-    # Padding is a cluster of its own, after all others.
+    # Padding gets a label of its own, after all clusters.
     label = place(labels[order].astype(np.int32), mesh, fill=int(labels.max()) + 1)
     found = neighbour_distances(place_rows(centered(embeddings)[order], mesh), label, mesh)
     mean = np.empty(len(labels), np.float32)
@@ -176,7 +179,7 @@ def typicality(embeddings: np.ndarray, labels: np.ndarray, mesh: Mesh) -> np.nda
 
 @functools.partial(jax.jit, static_argnames="mesh")
 def neighbour_distances(rows: PoolRows, label: jax.Array, mesh: Mesh) -> jax.Array:
-    """Returns f32[M, R]: the mean distance to the nearest rows of the same label; NaN if none.
+    """Returns f32[M, R]: the mean distance to the K nearest rows of the same label; NaN if none.
 
     The blocks travel around the devices in a ring. Two blocks are compared only if they share a
     label, which few do, since the rows are sorted by label.
@@ -184,7 +187,7 @@ def neighbour_distances(rows: PoolRows, label: jax.Array, mesh: Mesh) -> jax.Arr
     Args:
       rows: sorted by label.
       label: int32[M, R].
-      mesh: its data axes share the rows.
+      mesh: the rows are split over its data axes.
     """
     devices = batch_devices(mesh)
     ring = [(i, (i + 1) % devices) for i in range(devices)]
@@ -200,7 +203,7 @@ def neighbour_distances(rows: PoolRows, label: jax.Array, mesh: Mesh) -> jax.Arr
         nearest = jnp.full((*rows.real.shape, NEIGHBOURS), jnp.inf)
         _, nearest = lax.fori_loop(0, devices, visit, (mine, nearest))
 
-        def add(carry, squared):  # In this order: the compiler's own depends on the shapes.
+        def add(carry, squared):  # In a fixed order: the compiler's depends on the shapes.
             total, count = carry
             known = jnp.isfinite(squared)
             return (total + jnp.where(known, jnp.sqrt(squared), 0), count + known), None

@@ -1,6 +1,7 @@
-"""Selects rows greedily: k-center, D^2 sampling, herding, coverage. Each choice is one pass.
+"""Selects rows greedily: k-center, D^2 sampling, herding, coverage.
 
-Except in herding, copies of chosen rows come after all others.
+Each choice takes one pass over the pool. Except in herding, copies of chosen rows come after all
+other rows.
 """
 
 import functools
@@ -28,21 +29,21 @@ from bridge_jax.selection.pool import (
     take,
 )
 
-COPY = 2e-5  # Rows nearer than this are copies that differ by rounding. The largest distance is 2.
-SAME = 100 * COPY  # Distances within a range of less than this count as equal.
+COPY = 2e-5  # Rows at most this far apart are copies, up to rounding. The largest distance is 2.
+SAME = 100 * COPY  # Distances that differ by at most this count as equal.
 _TAKEN, _LAST = -1.0, -1e30
 
 
 def farthest_first(embeddings: np.ndarray, count: int, mesh: Mesh) -> np.ndarray:
     """Selects by k-center greedy (Gonzalez 1985; core-sets, 1708.00489); returns int[count].
 
-    The first row is the one nearest the mean (our default): a common question, no outlier. Each
-    next row is the farthest from those before; of equals the first.
+    The first row is the one nearest the mean (our default), which is a typical question and not an
+    outlier. Each next row is the one farthest from all chosen rows; ties go to the lowest index.
 
     Args:
-      embeddings: f32[N, D], L2-normalised.
+      embeddings: f32[N, D], L2-normalized.
       count: at most N.
-      mesh: its data axes share the rows.
+      mesh: the rows are split over its data axes.
     """
     values = centered(embeddings)
     start = np.argmin(np.linalg.norm(values, axis=1), keepdims=True)
@@ -52,14 +53,14 @@ def farthest_first(embeddings: np.ndarray, count: int, mesh: Mesh) -> np.ndarray
 def d2_sample(vectors: np.ndarray, count: int, seed: int, mesh: Mesh) -> np.ndarray:
     """Selects by BADGE (1906.03671), k-means++ seeding on gradient embeddings; returns int[count].
 
-    The first row is the longest, as in the authors' code. Each next one is drawn with a probability
-    proportional to its squared distance to the nearest of those before.
+    The first row is the one with the largest norm, as in the authors' code. Each next row is drawn
+    with a probability proportional to its squared distance to the nearest chosen row.
 
     Args:
-      vectors: f32[N, D], of any length.
+      vectors: f32[N, D], of any norm.
       count: at most N.
-      seed: of the draws.
-      mesh: its data axes share the rows.
+      seed: the seed of the draws.
+      mesh: the rows are split over its data axes.
     """
     lengths = np.linalg.norm(vectors, axis=1)
     start = np.argmax(lengths, keepdims=True)
@@ -76,19 +77,20 @@ def centers(
     seed: jax.typing.ArrayLike | None = None,
     expanded: bool = False,
 ) -> jax.Array:
-    """Chooses `count` rows from each of S first rows, in one pass over the pool per choice.
+    """Chooses `count` rows for each of S first rows, in one pass over the pool per choice.
 
     Args:
-      rows: of length 1 at most where they are drawn, else 2.
-      starts: int[S], the first rows.
+      rows: at most 2 apart from each other, which `COPY` assumes.
+      starts: int[S], the indices of the first rows.
       count: at most the number of rows.
-      mesh: its data axes share the rows.
-      seed: of draws in proportion to the squared distance; without it the farthest row is next.
+      mesh: the rows are split over its data axes.
+      seed: the seed of draws in proportion to the squared distance; if None, the farthest row is
+        chosen instead.
       expanded: computes |x|^2 - 2 x c + |c|^2 instead of |x - c|^2: one matrix product for all S,
-        with about 1e-7 of rounding.
+        with a rounding error of about 1e-7.
 
     Returns:
-      int32[S, count].
+      int32[S, count], the chosen rows, beginning with the first row.
     """
 
     def choose(rows, start, key):
@@ -110,7 +112,7 @@ def centers(
                 now = jnp.where(at == last, _TAKEN, jnp.minimum(before, squared))
                 if key is None:
                     return now, now
-                # The highest log weight + Gumbel noise is a draw in proportion to the weight.
+                # The argmax of log weight + Gumbel noise is a draw in proportion to the weight.
                 drawn = jax.random.fold_in(jax.random.fold_in(key, turn), at[0])
                 noise = jax.random.gumbel(drawn, now.shape)
                 value = jnp.where(now > 0, jnp.log(now) + noise, _LAST)
@@ -133,12 +135,12 @@ def herd(embeddings: np.ndarray, count: int, mesh: Mesh) -> np.ndarray:
     """Selects by herding (Welling 2009), linear kernel, without replacement; returns int[count].
 
     The selection's mean stays near the pool's: w_0 = mean, x_t = argmax <w_t, x>,
-    w_(t+1) = w_t + mean - x_t; the first of equals.
+    w_(t+1) = w_t + mean - x_t. Ties go to the lowest index.
 
     Args:
-      embeddings: f32[N, D], L2-normalised.
+      embeddings: f32[N, D], L2-normalized.
       count: at most N.
-      mesh: its data axes share the rows.
+      mesh: the rows are split over its data axes.
     """
     mean = embeddings.mean(0, dtype=np.float64).astype(np.float32)
     return fetch(herded(place_rows(embeddings, mesh), mean, count, mesh))
@@ -175,20 +177,21 @@ def cover(
 ) -> np.ndarray:
     """Allocates the budget over clusters, then picks within each by rank and distance.
 
-    Clusters get their places in the order of `seats`. The first row of a cluster has the highest
-    score. Each next one maximises w * rank + (1 - w) * distance to the chosen rows of its cluster
-    (our default). The rank is scaled to 0..1 over the cluster, the distance over the rows that may
-    still be chosen: the embeddings of a language model are close together, so unscaled distances
-    would hardly count. Copies of chosen rows come after all others; their places go to other rows.
+    Clusters get their places in the order of `seats`. The first row of a cluster is the one with
+    the highest score. Each next row maximizes w * rank + (1 - w) * distance, with the distance to
+    the nearest chosen row of its cluster (our default). The rank is scaled to 0..1 within the
+    cluster, the distance over the rows that can still be chosen: embeddings of a language model are
+    close together, so unscaled distances would hardly count. Copies of chosen rows come after all
+    other rows; their places go to other rows.
 
     Args:
-      score: f[N], ranked within clusters; of equals the first ranks highest.
-      embeddings: f32[N, D], L2-normalised.
+      score: f[N], ranked within clusters; of equal scores, the first row's ranks highest.
+      embeddings: f32[N, D], L2-normalized.
       labels: int[N], the cluster of each row, below K.
-      mass: f[K], by which clusters get places.
+      mass: f[K], the masses that `seats` allocates places by.
       count: at most N.
       score_weight: w.
-      mesh: its data axes share the rows.
+      mesh: the rows are split over its data axes.
 
     Returns:
       int[count], in the order of selection.
@@ -196,7 +199,7 @@ def cover(
     rows = place_rows(centered(embeddings), mesh)
     rank, label = place(scaled_ranks(score, labels), mesh), place(labels.astype(np.int32), mesh)
     seat = seats(np.bincount(labels, minlength=len(mass)), mass)
-    given = count  # Places, some of which may have gone to copies.
+    given = count  # Places; some of them may go to copies.
     while True:
         turn = _occurrences(seat[:given])
         steps = int(turn.max()) + 1
@@ -216,12 +219,13 @@ def seats(sizes: np.ndarray, mass: np.ndarray) -> np.ndarray:
     """Returns int[N]: the cluster that gets each place, in order; at most one place per member.
 
     Each cluster first gets one place, in order of mass. Then Webster's method (Sainte-Lague) gives
-    the next place to the highest mass / (2 * places + 1). No cluster loses a place when there are
-    more to give, so a smaller budget has the first places of a larger one. Of equals the cluster
-    with fewer places is first, then the lower index. If all masses are 0, sizes replace them.
+    each next place to the cluster with the highest mass / (2 * places + 1). No cluster loses a
+    place when the budget grows, so a smaller budget has the first places of a larger one. Ties go
+    to the cluster with fewer places, then to the lower index. If all masses are 0, `sizes` replaces
+    them.
 
     Args:
-      sizes: int[K].
+      sizes: int[K], the number of rows of each cluster.
       mass: f[K], 0 or more.
     """
     mass = mass if mass.any() else sizes
@@ -232,7 +236,7 @@ def seats(sizes: np.ndarray, mass: np.ndarray) -> np.ndarray:
 
 
 def scaled_ranks(score: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Returns f32[N]: the rank of each row within its cluster, from 0 to 1, the highest score."""
+    """Returns f32[N]: the rank of each row in its cluster, from 0 to 1 for the highest score."""
     order = np.lexsort((-np.arange(len(score)), score, labels))
     ranks = np.empty(len(score))
     ranks[order] = _occurrences(labels[order])
@@ -258,7 +262,7 @@ def take_turns(
     turns: jax.typing.ArrayLike,
     mesh: Mesh,
 ) -> tuple[jax.Array, jax.Array]:
-    """Chooses one row of every cluster per turn, by `cover`; a turn is one pass over the rows.
+    """Chooses one row of every cluster per turn, as in `cover`; a turn is one pass over the rows.
 
     Args:
       rows: the pool.
@@ -266,11 +270,11 @@ def take_turns(
       label: int32[M, R], below K.
       clusters: K.
       weight: w in w * rank + (1 - w) * distance, scaled as in `cover`.
-      turns: their number.
-      mesh: its data axes share the rows.
+      turns: the number of turns.
+      mesh: the rows are split over its data axes.
 
     Returns:
-      int32[M, R], the turn in which each row was chosen, or -1; and bool[M, R], whether it was
+      int32[M, R], the turn in which each row was chosen, or -1; and bool[M, R], whether the row was
       then a copy of a row chosen earlier.
     """
 
@@ -307,8 +311,8 @@ def take_turns(
 def _scaled(distance: jax.Array, counts: jax.Array, label: jax.Array, clusters: int) -> jax.Array:
     """Scales distances, f32[m, R], to 0..1 over the rows of each cluster where `counts` is true.
 
-    Where all of these are almost the same, or there are none, the result is 0, so that rounding
-    errors are not magnified.
+    If all of these are almost equal, or there are none, the result is 0, so that rounding errors
+    are not magnified.
     """
     flat = label.ravel()
     low = jax.ops.segment_min(jnp.where(counts, distance, jnp.inf).ravel(), flat, clusters)
@@ -321,7 +325,7 @@ def _scaled(distance: jax.Array, counts: jax.Array, label: jax.Array, clusters: 
 def _best_of_each(
     value: jax.Array, label: jax.Array, number: jax.Array, clusters: int
 ) -> jax.Array:
-    """Returns int32[K]: each cluster's row with the highest value, the first of equals."""
+    """Returns int32[K]: each cluster's row with the highest value; ties go to the lowest index."""
     flat = label.ravel()
     top = lax.pmax(jax.ops.segment_max(value.ravel(), flat, clusters), BATCH)
     first = jnp.where(value == top[label], number, NOWHERE).ravel()

@@ -1,4 +1,4 @@
-"""Selects texts with the most new n-grams of tokens, by weighted maximum coverage."""
+"""Selects the texts with the most new token n-grams, by weighted maximum coverage."""
 
 import collections
 import heapq
@@ -11,7 +11,7 @@ Ngram = tuple[int, ...]
 
 
 def ngrams(text: Sequence[int], size: int = NGRAM_TOKENS) -> set[Ngram]:
-    """Returns the different sequences of `size` tokens; of a shorter text, the text."""
+    """Returns the distinct n-grams of `size` tokens; a shorter text counts as one n-gram."""
     count = max(1, len(text) - size + 1)
     return {tuple(text[i : i + size]) for i in range(count)} if text else set()
 
@@ -21,16 +21,17 @@ def most_novel(
 ) -> list[int]:
     """Returns the indices of `count` texts, in the order of selection.
 
-    Each time the text is taken whose new n-grams weigh most. New are those that are in no known
-    text, and in none that was taken before. The weight of an n-gram is the number of texts with it,
-    so what many say comes first. This is weighted maximum coverage, where the greedy choice reaches
-    1 - 1/e of the best (Nemhauser, Wolsey and Fisher 1978). The weight of what a text adds can only
-    shrink, so it is computed again only for the text that seems best (Minoux 1978).
+    Each step takes the text whose new n-grams have the largest total weight. An n-gram is new if it
+    is in no known text and in no text taken before. Its weight is the number of texts that contain
+    it, so n-grams shared by many texts come first. This is weighted maximum coverage, for which the
+    greedy choice reaches at least 1 - 1/e of the optimum (Nemhauser, Wolsey and Fisher 1978). The
+    weight that a text adds can only shrink, so it is recomputed only for the text that currently
+    seems best (Minoux 1978).
 
     Args:
-      texts: token ids of each.
-      known: token ids of texts that are there already.
-      count: how many are wanted; all, where there are fewer. Of equal ones, the first.
+      texts: the token ids of each text.
+      known: the token ids of each text that is there already.
+      count: the number of texts to take; all of them if there are fewer. Ties go to the first text.
     """
     said = set(itertools.chain.from_iterable(ngrams(text) for text in known))
     new = [ngrams(text) - said for text in texts]

@@ -1,8 +1,8 @@
 """Places a pool of rows on the mesh, in blocks whose size depends only on the number of rows.
 
-Each device processes its blocks one at a time. Besides the rows, no array is larger than a block,
-and every device computes a block by the same operations. With `best` and with sums of integers, one
-device and many choose the same rows.
+Each device processes its blocks one at a time. Besides the rows, it holds only the temporary arrays
+of a block, a few numbers per row and a few vectors per cluster. All devices compute a block by the
+same operations. So with `best` and integer sums, one device and many choose the same rows.
 """
 
 from typing import Any, NamedTuple
@@ -17,8 +17,8 @@ from bridge_jax.parallel.hosts import fetch
 from bridge_jax.parallel.sharding import BATCH, batch_devices
 
 SPLIT, WHOLE = PartitionSpec(BATCH), PartitionSpec()
-SMALLEST, LARGEST = 8, 4096  # Rows of a block.
-NOWHERE = np.iinfo(np.int32).max  # The number of no row.
+SMALLEST, LARGEST = 8, 4096  # Rows per block.
+NOWHERE = np.iinfo(np.int32).max  # A row index that no row has.
 
 
 class PoolRows(NamedTuple):
@@ -34,12 +34,15 @@ class PoolRows(NamedTuple):
 
 
 def block_rows(count: int) -> int:
-    """Returns R, a power of two that gives a pool about 16 blocks or more (our default)."""
+    """Returns R, a power of two that gives a pool 8 to 16 blocks (our default).
+
+    A pool of under 57 rows has fewer, one of over 65,536 has more.
+    """
     return min(LARGEST, max(SMALLEST, 2 ** int(np.ceil(np.log2(max(1, count / 16))))))
 
 
 def place(values: np.ndarray, mesh: Mesh, fill: Any = 0) -> jax.Array:
-    """Places an array that every process holds, [N, ...] as [M, R, ...], padded with `fill`."""
+    """Places [N, ...], held by every process, on the mesh as [M, R, ...], padded with `fill`."""
     rows, parts = block_rows(len(values)), batch_devices(mesh)
     blocks = -(-len(values) // (rows * parts)) * parts
 
@@ -55,18 +58,18 @@ def place(values: np.ndarray, mesh: Mesh, fill: Any = 0) -> jax.Array:
 
 
 def place_rows(values: np.ndarray, mesh: Mesh) -> PoolRows:
-    """Places f[N, D] as f32 rows."""
+    """Places f[N, D] on the mesh as f32 rows."""
     real = place(np.ones(len(values), bool), mesh, False)
     return PoolRows(place(np.asarray(values, np.float32), mesh), real)
 
 
 def gather(values: jax.Array, count: int) -> np.ndarray:
-    """Returns the values of `count` rows, [M, R, ...], as a NumPy array [N, ...]."""
+    """Returns the first `count` rows of [M, R, ...] as a NumPy array [count, ...]."""
     return fetch(values).reshape(-1, *values.shape[2:])[:count]
 
 
 def centered(embeddings: np.ndarray) -> np.ndarray:
-    """Subtracts the mean, f32[N, D]: distances stay the same, and products round less."""
+    """Subtracts the mean from f32[N, D]: distances stay the same, and products round less."""
     mean = embeddings.mean(0, dtype=np.float64).astype(np.float32)
     return embeddings.astype(np.float32, copy=False) - mean
 
@@ -80,19 +83,19 @@ def on_devices(function: Any, mesh: Mesh, inputs: Any, outputs: Any) -> Any:
 
 
 def numbers(real: jax.Array) -> jax.Array:
-    """Returns int32[m, R]: each row's place in the pool."""
+    """Returns int32[m, R]: each row's index in the pool."""
     first = lax.axis_index(BATCH) * real.size
     return (first + jnp.arange(real.size, dtype=jnp.int32)).reshape(real.shape)
 
 
 def best(value: jax.Array, number: jax.Array) -> jax.Array:
-    """Returns int32[]: the row with the highest value on any device, the first of equals."""
+    """Returns int32[]: the row with the highest value on any device; ties go to the first row."""
     top = lax.pmax(value.max(), BATCH)
     return lax.pmin(jnp.where(value == top, number, NOWHERE).min(), BATCH)
 
 
 def take(values: jax.Array, number: jax.Array) -> jax.Array:
-    """Returns f32[..., D]: the rows of these numbers, from any device; zeros for `NOWHERE`."""
+    """Returns f32[..., D]: the rows with these indices on any device; zeros for `NOWHERE`."""
     held = values.reshape(-1, values.shape[-1])
     at = number - lax.axis_index(BATCH) * len(held)
     mine = (at >= 0) & (at < len(held))

@@ -1,8 +1,8 @@
-"""Difficulty and embeddings of every example, by free local inference.
+"""Computes the difficulty and embedding of every example by local inference, which uses no budget.
 
-Each example is the answer-only prompt followed by its gold answer, of which a run scores the
-answer's own tokens alone (`prompts.TrainingSequence.own_answer`). Examples share packed rows, and
-one jitted step is compiled for each shape of a batch (`selection.batches`).
+Each example is the answer-only prompt followed by its gold answer. A run scores only the answer's
+own tokens, without mark and end token (`prompts.TrainingSequence.own_answer`). Examples share
+packed rows, and one jitted step is compiled for each batch shape (`selection.batches`).
 
 Gradient embeddings cost a second pass through the vocabulary head, so they are computed separately
 and only for the strategy that needs them.
@@ -33,20 +33,21 @@ Arrays = dict[str, Any]
 Advance = Callable[[int], None]
 Step = Callable[[ScoreBatch], Arrays]
 
-PROJECTED = 512  # Numbers of a projected gradient, K. Our default.
-AHEAD = 1  # Batches that are sent before the last one is fetched.
-SHARD_SECONDS = 30.0  # A kill loses no more work than this. Our default.
+PROJECTED = 512  # K, the size of a projected gradient. Our default.
+AHEAD = 1  # Batches that are dispatched before the previous one is fetched.
+SHARD_SECONDS = 30.0  # A kill loses about this much work at most. Our default.
 
 
 class Scores(NamedTuple):
     """The scores of N examples, in the order of the examples.
 
     Attributes:
-      nll: f32[N], nats per answer token: length-normalised -log p(gold answer).
+      nll: f32[N], nats per answer token: length-normalized -log p(gold answer).
       entropy: f32[N], nats: mean entropy of the predictions of the answer tokens.
-      margin: f32[N], 0 to 1: mean of 1 - (p1 - p2) over the answer tokens, of the two likeliest
-        tokens' probabilities (margin sampling, Scheffer et al. 2001); high is unsure.
-      embeddings: f32[N, D], mean final hidden state of the prompt, L2-normalised.
+      margin: f32[N], 0 to 1: mean of 1 - (p1 - p2) over the answer tokens, where p1 and p2 are the
+        probabilities of the two likeliest tokens (margin sampling, Scheffer et al. 2001). A high
+        value means uncertain.
+      embeddings: f32[N, D], mean final hidden state over the prompt, L2-normalized.
     """
 
     nll: Array
@@ -56,10 +57,10 @@ class Scores(NamedTuple):
 
 
 class ScoreParts(Protocol):
-    """Keeps parts of the results, so that an interrupted scoring goes on after the last one."""
+    """Stores parts of the results, so that an interrupted scoring run resumes after the last."""
 
     def read(self) -> Iterable[Arrays]:
-        """Returns the parts that were written before."""
+        """Returns the parts written so far."""
         ...
 
     def write(self, part: Arrays) -> None:
@@ -69,7 +70,7 @@ class ScoreParts(Protocol):
 
 @functools.partial(jax.jit, static_argnames="config")
 def score_batch(config: DecoderConfig, params: Any, batch: ScoreBatch) -> Scores:
-    """Returns the scores of the sequences of a batch, [P, G] each, on every device.
+    """Returns the scores of the sequences of a batch, [P, G, ...] each, replicated on all devices.
 
     Besides the model, the largest array in memory is one chunk of the logits.
     """
@@ -93,13 +94,14 @@ def score_batch(config: DecoderConfig, params: Any, batch: ScoreBatch) -> Scores
 
 @functools.partial(jax.jit, static_argnames="config")
 def gradient_batch(config: DecoderConfig, params: Any, batch: ScoreBatch) -> jax.Array:
-    """Returns the means of the answer tokens' projected gradients, f32[P, G, K], on every device.
+    """Returns f32[P, G, K], each sequence's mean projected gradient, replicated on all devices.
 
-    The gradient is that of -log p(y) with respect to the head's table, the outer product of p - e_y
-    (times the slope of a soft cap) and the hidden state h, f[V, D], where y is the model's own
-    prediction (BADGE, 1906.03671, eq. 1). The gold answer is not used. It is projected to K =
-    `PROJECTED` numbers, ((p - e_y) R) * (h S) / sqrt(K) with random signs R and S, whose distances
-    are those of the gradients in expectation.
+    The mean is over the answer tokens. The gradient, f[V, D], is that of -log p(y) with respect to
+    the head's table, where y is the model's own prediction (BADGE, 1906.03671, eq. 1): the outer
+    product of p - e_y (times the slope of a soft cap) and the hidden state h. The gold answer is
+    read, but does not determine y. The gradient is projected to the K = `PROJECTED` numbers
+    ((p - e_y) R) * (h S) / sqrt(K), with random signs R and S. In expectation, squared distances
+    between projections equal those between gradients.
     """
     _, picked = _states(config, params, batch)
     table = decoder.output_head(config, params)
@@ -109,7 +111,7 @@ def gradient_batch(config: DecoderConfig, params: Any, batch: ScoreBatch) -> jax
     wide = head.Head(jnp.concatenate([table.table, of_vocab], axis=1), table.softcap)
 
     def loss(more: jax.Array) -> jax.Array:
-        # With zeros for `more` the logits are the same, and its gradient is (p - e_y) R.
+        # Zeros for `more` leave the logits unchanged, and its gradient is (p - e_y) R.
         hidden = jnp.concatenate([flat, more], axis=1)
         return head.token_statistics(hidden, wide, predicted).nll.sum()
 
@@ -129,7 +131,7 @@ def projections(vocab: int, width: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _states(config: DecoderConfig, params: Any, batch: ScoreBatch) -> tuple[jax.Array, jax.Array]:
-    """Returns the final hidden states f[P, RS / P, D], and those that predict f[P, T, D]."""
+    """Returns the final hidden states, f[P, RS / P, D], and the ones at `target_at`, f[P, T, D]."""
     hidden = decoder.hidden_states(config, params, batch.tokens, batch.positions, batch.segments)
     hidden = hidden.reshape(batch.target.shape[0], -1, hidden.shape[-1])
     hidden = constrain(hidden, "batch", None, None)
@@ -137,26 +139,26 @@ def _states(config: DecoderConfig, params: Any, batch: ScoreBatch) -> tuple[jax.
 
 
 def _of_parts(values: Array, batch: ScoreBatch) -> jax.Array:
-    """Returns [P, RS / P] from [R, S]."""
+    """Reshapes [R, S] to [P, RS / P]."""
     return jnp.asarray(values).reshape(batch.target.shape[0], -1)
 
 
 def _means(values: jax.Array, numbers: jax.Array, batch: ScoreBatch) -> jax.Array:
-    """Returns f32[P, G, D], the mean of each sequence's values f[P, N, D].
+    """Returns f32[P, G, D], the mean of each sequence's values among f[P, N, D].
 
-    `numbers` int32[P, N] says whose each one is; 0 is nobody's. The means of sequences without any
-    are 0.
+    `numbers`, int32[P, N], holds the number of the sequence that each value belongs to; 0 is none.
+    The mean of a sequence without values is 0.
     """
     sequences = 1 + jnp.arange(batch.prompt_length.shape[1] - 1)
     member = numbers[..., None] == sequences  # P N G
-    # With this precision a TPU rounds no f32 to bf16.
+    # With a lower precision, a TPU would round f32 to bf16.
     exact: Any = {"precision": "highest", "preferred_element_type": jnp.float32}
     sums = jnp.einsum("PND,PNG->PGD", values, member.astype(values.dtype), **exact)
     return sums / jnp.maximum(member.sum(1), 1)[..., None]
 
 
 def _everywhere(x: jax.Array) -> jax.Array:
-    """Puts a small result on every device, so that each host can fetch it by itself."""
+    """Replicates a small result on every device, so that each host can fetch it by itself."""
     return constrain(x, *[None] * x.ndim)
 
 
@@ -173,14 +175,15 @@ def score(
     """Scores all `sequences`.
 
     Args:
-      config: of the (warmed-up) assistant.
-      params: of the same model.
-      sequences: prompt and gold answer; a rationale, if there is one, is read and not scored.
-      batch_tokens: the most tokens in a batch, padding included.
+      config: the config of the (warmed-up) assistant.
+      params: the parameters of the same model.
+      sequences: prompts with gold answers; a rationale, if there is one, is read but not scored.
+      batch_tokens: the maximum number of tokens in a batch, padding included.
       pad_id: the token that fills the batches.
       mesh: the rows of a batch are split over it.
       advance: called after each batch with its number of sequences.
-      shards: what was computed before, and where the rest is kept as it is computed.
+      shards: holds results of an earlier run, which are reused, and stores the others as they are
+        computed.
     """
 
     def step(batch: ScoreBatch) -> Arrays:
@@ -199,7 +202,7 @@ def gradients(
     advance: Advance = lambda n: None,
     shards: ScoreParts | None = None,
 ) -> np.ndarray:
-    """Returns f32[N, K]: the gradient embeddings of all `sequences`; arguments as in `score`."""
+    """Returns f32[N, K], the gradient embeddings of all `sequences`; arguments as in `score`."""
 
     def step(batch: ScoreBatch) -> Arrays:
         return {"gradients": gradient_batch(config, params, batch)}
@@ -254,7 +257,7 @@ def _computed(
     pad_id: int,
     mesh: Mesh,
 ) -> Iterator[Arrays]:
-    """Yields the results of each batch, and the `index` of its sequences.
+    """Yields the results of each batch, with the `index` of its sequences.
 
     The devices compute the next batch while this one is fetched.
     """

@@ -1,6 +1,6 @@
-"""Chooses the examples to pay for, by one of several strategies.
+"""Selects the examples to ask the teacher about, by one of several strategies.
 
-A strategy returns an order of candidates, best first. Selections are nested: the first B of the
+A strategy returns the candidates in order, best first. Selections are nested: the first B of the
 selection for a larger budget are the selection for B. The same pool and seed give the same order
 on any number of devices.
 """
@@ -21,7 +21,7 @@ from bridge_jax.selection.greedy import cover, d2_sample, farthest_first, herd
 STRATEGIES: tuple[str, ...] = get_args(get_type_hints(SelectionConfig)["strategy"])
 CLUSTERED = ("coverage", "typicality")
 POOL_PER_CLUSTER = 100
-MOST_CLUSTERS = 1000  # k-means compares every row with every cluster: beyond it is linear in N.
+MOST_CLUSTERS = 1000  # k-means compares all rows with all clusters; from here on it is linear in N.
 
 
 class PoolSelection(NamedTuple):
@@ -48,21 +48,22 @@ def select(
     gradients: np.ndarray | None = None,
     mesh: Mesh | None = None,
 ) -> PoolSelection:
-    """Selects `budget` examples of the pool.
+    """Selects `budget` examples from the pool.
 
     Args:
       difficulty: f32[N].
-      embeddings: f32[N, D], L2-normalised.
+      embeddings: f32[N, D], L2-normalized.
       budget: B.
       config: the strategy and its settings.
-      seed: of the random order, of k-means and of BADGE's draws.
-      labels: the gold label of each example; with `within_labels`, examples of the same label are
-        compared with each other.
-      gradients: f32[N, K], gradient embeddings; `badge` needs them.
-      mesh: its data axes share the pool; all devices by default.
+      seed: the seed of the random order, of k-means and of BADGE's draws.
+      labels: the gold label of each example; with `within_labels`, the difficulty of an example is
+        compared only with examples of the same label.
+      gradients: f32[N, K], gradient embeddings; required by `badge`.
+      mesh: the pool is split over its data axes; all devices by default.
 
     Raises:
-      UserError: the budget exceeds the pool (less what is set aside), or a score is not finite.
+      UserError: the budget exceeds the pool without the examples that are set aside, or a score is
+        not finite.
     """
     scores = [a for a in (difficulty[:, None], embeddings, gradients) if a is not None]
     if bad := sum(int((~np.isfinite(a)).any(1).sum()) for a in scores):
@@ -113,10 +114,10 @@ def _over_clusters(
 ) -> np.ndarray:
     """Selects B examples by `cover`; returns int[B].
 
-    For `coverage` a cluster's mass is its size x mean difficulty, and hard examples come first. For
-    `typicality` (TypiClust, 2202.02794) the mass is the size, and examples in dense regions come
-    first. The paper has one cluster per selected example; our number of clusters does not depend on
-    the budget.
+    For `coverage` a cluster's mass is its size x mean difficulty (shifted to be at least 0), and
+    hard examples come first. For `typicality` (TypiClust, 2202.02794) the mass is the size, and
+    examples in dense regions come first. The paper has one cluster per selected example; our number
+    of clusters does not depend on the budget.
     """
     if config.strategy == "coverage":
         score = difficulty
@@ -128,7 +129,7 @@ def _over_clusters(
 
 
 def default_clusters(pool: int) -> int:
-    """Returns the number of clusters of a pool: B / 5 where the budget B is 5% of it."""
+    """Returns the number of clusters of a pool: B / 5 if the budget B is 5% of the pool."""
     return min(MOST_CLUSTERS, max(1, pool // POOL_PER_CLUSTER))
 
 

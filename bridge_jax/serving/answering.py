@@ -1,4 +1,4 @@
-"""Reads the questions of a file, puts them to a loaded model, and reads its replies."""
+"""Reads the questions of a file, asks a loaded model, and parses its replies."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -28,14 +28,15 @@ from bridge_jax.text.rendering import Rendering
 
 
 class FileQuestion(NamedTuple):
-    """A row of the file.
+    """A row of the question file.
 
     Attributes:
-      number: of the row, from 0; bad ones count too.
-      place: of the row in the file, as in "line 5".
-      id: its own; empty if it has none.
-      example: the question, with its gold answer if it is read; None if the row cannot be asked.
-      error: why not, or why its gold answer cannot be read; empty otherwise.
+      number: index of the row, from 0; bad rows count too.
+      place: where the row is in the file, such as "line 5".
+      id: the row's own id; empty if it has none.
+      example: the question, with its gold answer if gold answers are read; None if the row cannot
+        be asked.
+      error: why the row cannot be asked, or its gold answer cannot be read; empty otherwise.
     """
 
     number: int
@@ -46,18 +47,18 @@ class FileQuestion(NamedTuple):
 
 
 class Questions:
-    """The questions of a file, in its order; they can be read again and again.
+    """The questions of a file, in file order; they can be iterated repeatedly.
 
     Args:
       settings: the file, its columns and its task.
       gold: whether gold answers are read.
 
     Attributes:
-      total: rows of the file.
+      total: number of rows in the file.
 
     Raises:
-      UserError: there is no such file, or it has no rows; all rows have the same fault; a setting
-        contradicts the rows.
+      UserError: the file is missing, of another format, or empty; all rows have the same fault; or
+        a setting contradicts the rows.
     """
 
     def __init__(self, settings: QuestionsConfig, gold: bool):
@@ -75,7 +76,7 @@ class Questions:
             yield self._read(reader, number, row)[0]
 
     def _check(self) -> int:
-        """Reads all rows once, for faults that are of the file; returns their number."""
+        """Reads all rows once to find faults of the whole file; returns the number of rows."""
         reader, bad, labels = RowReader(self._data), BadRows(), set[str]()
         for number, row in enumerate(_rows(self._data.path)):
             question, error = self._read(reader, number, row)
@@ -113,7 +114,7 @@ class Questions:
         return found, None
 
     def _named(self, example: Example, found: FileQuestion, answer: str = "") -> Example:
-        """Returns the example with its task, and its place for a name if it has no id."""
+        """Returns the example with its task and answer, and with its place as id if it has none."""
         return Example(
             found.id or found.place,
             example.question,
@@ -127,7 +128,7 @@ class Questions:
 
 
 def _rows(path: str) -> Iterator[Row]:
-    """Yields the rows of a file, whose format is known by its suffix."""
+    """Yields the rows of a file, in the format given by its suffix."""
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise UserError(
@@ -142,12 +143,12 @@ class Answering:
 
     Args:
       found: the model.
-      asking: how it is asked.
+      asking: settings for asking it.
       gold: whether questions have gold answers to compare with.
-      budget: of thinking; 0 is none.
+      budget: maximum number of thinking tokens; 0 for no budget.
 
     Attributes:
-      notes: for the user.
+      notes: messages for the user.
     """
 
     def __init__(self, found: FoundModel, asking: AskingConfig, gold: bool, budget: int):
@@ -168,12 +169,12 @@ class Answering:
     def answer(
         self, questions: Sequence[FileQuestion], begun: Path, advance: Advance
     ) -> list[dict[str, Any]]:
-        """Returns the rows of some questions.
+        """Answers some of the questions, and returns a result row for each.
 
         Args:
-          questions: in the order of the file.
-          begun: where answers are kept while the others are written.
-          advance: called with how many have been answered.
+          questions: in file order.
+          begun: the file that keeps finished answers while the others are generated.
+          advance: called with the number of newly finished questions.
         """
         prompts = self._prompts(questions)
         ids = {number: found for number, found in prompts.items() if not isinstance(found, str)}
@@ -194,7 +195,7 @@ class Answering:
         return found
 
     def _prompts(self, questions: Sequence[FileQuestion]) -> dict[int, list[int] | str]:
-        """Returns the prompt of each question that can be asked, or why it has none."""
+        """Returns row number -> prompt ids or error message, for the rows that have a question."""
         examples = {
             question.number: dataclasses.replace(question.example, budget=self._budget)
             for question in questions
@@ -241,7 +242,7 @@ class Answering:
 
 
 def _rendering(model: Model, asking: AskingConfig, new: int, where: str) -> Rendering:
-    """Returns what renders the prompts; the context has room for `new` tokens after each."""
+    """Returns the prompt renderer, which leaves room in the context for `new` tokens."""
     room = model.config.max_positions - new
     if room < 1:
         raise UserError(

@@ -1,9 +1,9 @@
-"""Finds the model that is to answer, and describes how it is asked.
+"""Finds the model that is to answer, and the settings for asking it.
 
-The model is an exported folder, a checkpoint, or a role of a run. How it is asked: its task, its
-prompts, and how its replies are read. A run has these settings in its config. `launch.export`
-writes them beside the weights, so that an exported folder needs nothing else to be asked as in
-training. For any other model they are given by flags (`--data.kind=label --data.choices=...`).
+The model is an exported folder, a checkpoint, or a role of a run. The settings cover its task, its
+prompts, and how its replies are parsed. A run has them in its config. `launch.export` writes them
+beside the weights, so an exported folder needs nothing else to be asked as in training. For any
+other model, flags give them (`--data.kind=label --data.choices=...`).
 """
 
 import dataclasses
@@ -36,23 +36,23 @@ from bridge_jax.pipeline.storage import Folder
 from bridge_jax.text.thinking import TAGS, Form, thinking_of
 from bridge_jax.text.tokenizer import Tokenizer
 
-FILE = "bridge_jax.json"  # Beside an exported model.
+FILE = "bridge_jax.json"  # The settings, beside an exported model.
 FORMAT = 1
-# Columns that are read of a question; a run's data may have others.
+# Columns that are read for a question; a run's data may map others.
 _READ = ("id", "question", "answer", "choices")
-_KINDS_DRAWN = 60  # Practice questions, enough for one of each domain.
+_KINDS_DRAWN = 60  # Number of practice questions, enough to get one of each domain.
 
 
 @dataclasses.dataclass(frozen=True)
 class QuestionsConfig:
-    """The questions of a file, and their task.
+    """A file of questions, and their task.
 
     Attributes:
-      path: a file of JSON Lines or CSV, by its suffix; it is not exported.
+      path: a JSON Lines or CSV file, told apart by suffix; the path is not exported.
       columns: one of our `COLUMNS` -> the file's column.
       instruction, label_descriptions, task_file: the task, as in `DataConfig`.
-      kind: of answers, as in `DataConfig`; empty where it is not known.
-      choices, answer_is, min_rouge, decimal: how answers are read, as in `DataConfig`.
+      kind: kind of answers, as in `DataConfig`; empty if it is not known.
+      choices, answer_is, min_rouge, decimal: how answers are parsed, as in `DataConfig`.
     """
 
     path: Place = ""
@@ -67,7 +67,7 @@ class QuestionsConfig:
     decimal: Literal["", ".", ","] = ""
 
     def as_data(self) -> DataConfig:
-        """Returns the settings with which rows are read; the text of the task file in its place."""
+        """Returns the settings for reading rows, with the task file replaced by its content."""
         given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         kind = given.pop("kind") or DataConfig.kind
         return with_task_text(DataConfig(source="jsonl", kind=kind, **given))
@@ -75,14 +75,14 @@ class QuestionsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class BudgetsConfig:
-    """The budgets of thinking that a model was trained at.
+    """The thinking budgets that a model was trained at.
 
     Attributes:
-      levels: tokens, from small to large; empty where it was trained at none.
-      form: of its replies: where the thinking ends (`text.thinking`).
-      closing: the text that ends thinking that is cut off.
-      answer_tokens: reserved for the answer. 64 is our default for models without budgets, whose
-        answers may be longer.
+      levels: budgets in tokens, from small to large; empty if it was trained at none.
+      form: form of its replies, which determines where the thinking ends (`text.thinking`).
+      closing: the text that is inserted to end thinking that is cut off.
+      answer_tokens: tokens reserved for the answer. 64 is our default for models without budgets,
+        whose answers may be longer.
     """
 
     levels: tuple[Size, ...] = ()
@@ -93,19 +93,19 @@ class BudgetsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AskingConfig:
-    """Describes how a model is asked.
+    """Settings for asking a model.
 
     Attributes:
       data: the questions.
-      mode: the prompt: to `reason` before the answer, or to `answer` alone.
-      max_prompt_tokens: a longer prompt has an error, or is cut; 0 is what the context leaves.
+      mode: mode of the prompts: `reason` before the answer, or `answer` only.
+      max_prompt_tokens: a longer prompt is an error, or is cut; 0 is what the context leaves.
       on_long_prompt: as in `RunConfig`.
-      generation: how the model writes.
-      seed: of sampling.
-      matmul: the dtype of products, as in `ModelConfig`.
-      thinking: its budgets.
-      least_confidence: from which answers are marked as trusted, as in `EvaluationConfig`; 0 marks
-        none.
+      generation: settings of generation.
+      seed: seed of sampling.
+      matmul: the dtype of matrix products, as in `ModelConfig`.
+      thinking: the model's thinking budgets.
+      least_confidence: minimum confidence of answers that are marked as trusted, as in
+        `EvaluationConfig`; 0 marks none.
     """
 
     data: QuestionsConfig = dataclasses.field(default_factory=QuestionsConfig)
@@ -120,7 +120,7 @@ class AskingConfig:
 
 
 def asking_of_run(config: RunConfig, role: Role, mode: Literal["reason", "answer"]) -> AskingConfig:
-    """Returns how a run asks the model of a role in its tests; `mode` is of their prompts."""
+    """Returns the settings that a run's tests of a role use, with prompts in `mode`."""
     data = with_task_text(config.data)
     names = {field.name for field in dataclasses.fields(QuestionsConfig)}
     kept = {name: getattr(data, name) for name in names - {"path", "task_file"}}
@@ -140,13 +140,13 @@ def asking_of_run(config: RunConfig, role: Role, mode: Literal["reason", "answer
         config.seed,
         getattr(config, role).matmul,
         thinking,
-        # It was chosen for the answers of the student.
+        # The threshold was chosen on the student's answers.
         config.evaluation.least_confidence if role == "student" else 0.0,
     )
 
 
 def _of_practice(config: RunConfig) -> dict[str, Any]:
-    """Returns kind and choices of practice tasks, which have their own; empty if they are mixed."""
+    """Returns kind and choices of practice tasks, which set their own; empty if they differ."""
     data = config.data
     if data.kind == "text":
         return {"kind": "text", "choices": ()}
@@ -168,7 +168,7 @@ def _of_practice(config: RunConfig) -> dict[str, Any]:
 
 
 def write_asking(folder: Path, asking: AskingConfig) -> None:
-    """Writes how an exported model is asked; it has no path of this machine."""
+    """Writes an exported model's settings, without paths of this machine."""
     facts: dict[str, Any] = {"format": FORMAT} | to_json(asking)
     for name in ("path", "task_file"):
         del facts["data"][name]
@@ -177,10 +177,10 @@ def write_asking(folder: Path, asking: AskingConfig) -> None:
 
 
 def read_asking(model: Path) -> AskingConfig:
-    """Returns how an exported model is asked; the defaults for any other folder or file.
+    """Returns an exported model's settings; the defaults for any other folder or file.
 
     Raises:
-      UserError: the file is damaged, or of a later version.
+      UserError: the settings file is damaged, or has another format version.
     """
     path = model / FILE
     if not path.is_file():
@@ -201,7 +201,7 @@ def read_asking(model: Path) -> AskingConfig:
     return found
 
 
-_USUAL = 1024  # Tokens of a prompt, where nothing says how long they are; only the layout asks.
+_USUAL = 1024  # Prompt tokens to plan the mesh layout for, if no limit is set.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,8 +209,9 @@ class TrainedRole:
     """The model of a role as a run has trained and tested it.
 
     Attributes:
+      config: the run's config.
       made: the folder of the stage that trained it last.
-      asking: how the run's tests ask it.
+      asking: the settings of the run's tests.
     """
 
     config: RunConfig
@@ -219,7 +220,7 @@ class TrainedRole:
 
 
 def trained(workdir: Path, role: Role) -> TrainedRole:
-    """Returns the model of a role in a workdir; nothing is loaded.
+    """Finds the model of a role in a workdir, without loading it.
 
     Raises:
       UserError: there is no run, its method has no such model, or it is not trained yet.
@@ -248,10 +249,10 @@ class FoundModel:
     """A model that can answer, not yet loaded.
 
     Attributes:
-      role: in its run; a checkpoint that comes from none is a student.
+      role: its role in its run; a checkpoint without a run is a student.
       selected: its checkpoint.
-      made: the folder of the stage of a run that trained it; None for a checkpoint as it is.
-      asking: how it is asked, as far as that is known.
+      made: the folder of the stage that trained it; None for a checkpoint as it is.
+      asking: the settings for asking it, as far as they are known.
       where: its name in messages.
     """
 
@@ -262,11 +263,11 @@ class FoundModel:
     where: str
 
     def load(self, asking: AskingConfig, devices: Sequence[Any] | None = None) -> Model:
-        """Returns the model on the devices, by default all.
+        """Loads the model onto the devices.
 
         Args:
-          asking: its `matmul` and `generation` decide dtypes and layout.
-          devices: where it goes.
+          asking: its `matmul`, `generation` and `max_prompt_tokens` determine dtypes and layout.
+          devices: the target devices; by default all.
         """
         chips.keep_freed_memory()
         selected = dataclasses.replace(self.selected, matmul=asking.matmul)
@@ -278,7 +279,7 @@ class FoundModel:
         return loader.load(self.made)
 
     def identity(self, hashes: Hashes) -> dict[str, str]:
-        """Returns what tells this model from others: hashes of what it was made from."""
+        """Returns the hashes that identify this model by what it was made from."""
         if self.made is not None:
             made = storage.manifest(self.made.path)
             assert made, "a finished stage has a manifest"
@@ -287,15 +288,15 @@ class FoundModel:
 
 
 def find(place: str, role: Role | None = None) -> FoundModel:
-    """Returns the model that a flag names.
+    """Finds the model that a flag names.
 
     Args:
       place: an exported folder, a run's workdir, or a checkpoint as in `ModelConfig`.
-      role: of the run; by default its student.
+      role: a role of the run; by default the student.
 
     Raises:
-      UserError: there is no such model, it is not trained yet, or a role is named of what is no
-        workdir.
+      UserError: there is no such model, it is not trained yet, or `role` is given and `place` is
+        not a workdir.
     """
     path = Path(place)
     config = read_json(path / "config.json") or {}
@@ -308,16 +309,16 @@ def find(place: str, role: Role | None = None) -> FoundModel:
         raise UserError(f"--role={role}: {place} is no workdir of a run; leave the flag out")
     located = locate(place)
     selected = ModelConfig(str(located))
-    read_config(selected)  # Its faults are told before those of settings.
+    read_config(selected)  # Faults of the checkpoint are reported before those of settings.
     return FoundModel("student", selected, None, read_asking(located), place)
 
 
 def cap(tokenizer: Tokenizer, budgets: BudgetsConfig, budget: int, where: str) -> tuple[Cap, str]:
-    """Returns where thinking is cut off at a budget, and a note for the user, or "".
+    """Returns the cap that cuts thinking off at a budget, and a note for the user, or "".
 
     Args:
-      budgets: what the model was trained at.
-      budget: tokens of thinking.
+      budgets: the budgets that the model was trained at.
+      budget: number of thinking tokens.
       where: the model's name in messages.
     """
     form, note = budgets.form, ""

@@ -1,15 +1,15 @@
-"""Answers the questions of a file with a model, in parts that a killed run goes on from.
+"""Answers the questions of a file with a model, in parts, so that a killed run can resume.
 
 Questions are rendered and asked in parts of `PART` rows, so memory does not grow with the file. A
-part that is done is a file in `OUT.parts`. Each part has slots of its own size in the engine: its
-answers do not depend on which parts this process has written, and a resumed file is the same, byte
+finished part is a file in `OUT.parts`. The engine allocates new slots for each part, so the answers
+do not depend on which other parts this process has written, and a resumed file is the same, byte
 for byte.
 
-Answers equal those of the run's own test for the same questions, as far as the weights do: from a
-workdir they are the same ones. An export in f32 equals a model that was trained in full, and one in
-bf16 equals a model that was tested in products of bf16 (`matmul=bfloat16`, or a TPU or GPU), which
-rounds its weights in the same way. Otherwise rounding (to bf16, or of a merged adapter) can change
-an answer now and then.
+Answers equal those of the run's own test on the same questions if the weights are the same. The
+weights of a workdir are. An f32 export has the same weights as a model that was trained without an
+adapter. A bf16 export has the same weights as a model that was tested with bf16 matrix products
+(`matmul=bfloat16`, or on a TPU or GPU), which round the weights in the same way. Otherwise rounding
+(to bf16, or of a merged adapter) can change an answer now and then.
 """
 
 import contextlib
@@ -34,25 +34,25 @@ from bridge_jax.progress import track
 from bridge_jax.serving.answering import Answering, Questions
 from bridge_jax.serving.models import FILE, AskingConfig, FoundModel, QuestionsConfig
 
-PART = 512  # Rows; a kill loses no answer, and each part waits once for its longest answers.
+PART = 512  # Rows per part; each waits once for its longest answers. A kill loses no answer.
 FORMAT = 1
-SUFFIXES = (".jsonl", ".csv")  # Of the file that is written.
+SUFFIXES = (".jsonl", ".csv")  # Of the output file.
 _SETTINGS = "settings.json"
 
 
 @dataclasses.dataclass
 class Counts:
-    """Counts the rows of a file by their outcome.
+    """Numbers of result rows by outcome.
 
     Attributes:
-      rows: all.
-      errors: those with an error.
-      first_error: of these, in words.
-      unparsed: asked, but no answer could be read.
-      compared: with a gold answer.
-      correct: equal to it.
-      trusted: marked as such.
-      trusted_compared, trusted_correct: of these.
+      rows: all rows.
+      errors: rows with an error.
+      first_error: place and text of the first error; empty if there is none.
+      unparsed: rows that were asked, but whose answer could not be parsed.
+      compared: rows that were compared with a gold answer.
+      correct: rows whose answer is correct.
+      trusted: rows whose answer is marked as trusted.
+      trusted_compared, trusted_correct: likewise, among the trusted rows.
     """
 
     rows: int = 0
@@ -88,29 +88,30 @@ def predict(
 ) -> tuple[Counts, list[str]]:
     """Writes the model's answer to each question of a file.
 
-    A row has `id` (null if it has none), `row` (its place in the file), `answer` (canonical; null
-    if none can be read), `rationale` (without an answer all that the model wrote), `confidence`,
-    with `asking.least_confidence` above 0 `trusted`: whether there is an answer of at least this
-    confidence, with gold answers `correct` (null where the gold answer cannot be read), and
+    A result row has `id` (null if the question has none); `row` (its place in the file); `answer`
+    (canonical; null if none can be parsed); `rationale` (without an answer, the whole reply);
+    `confidence`; `trusted`, if `asking.least_confidence` is above 0: whether there is an answer of
+    at least this confidence; `correct`, with `gold` (null if the gold answer cannot be read); and
     `error`: null, or why the row could not be asked or compared.
 
     `confidence` is exp of the mean log-probability of the answer's own tokens, given the question
-    and the rationale that the model has written: 0 to 1, null without an answer. It is not the
-    probability that the answer is right: it is not calibrated, a wrong rationale can lead to a
-    confident answer, and answers of different lengths are hardly comparable.
+    and the generated rationale: 0 to 1, null without an answer. It is not the probability that the
+    answer is right: it is not calibrated, a wrong rationale can lead to a confident answer, and
+    answers of different lengths are hardly comparable.
 
     Args:
       found: the model.
-      asking: how it is asked, and the file of the questions.
-      out: the file of the answers, .jsonl or .csv; beside it, parts are kept until it is whole.
-      gold: compare with gold answers.
-      budget: tokens of thinking, which the prompt states and at which it is cut off; 0 is none.
+      asking: settings for asking it, with the question file.
+      out: the output file, .jsonl or .csv; parts are kept beside it until it is complete.
+      gold: whether to compare with gold answers.
+      budget: number of thinking tokens, which the prompt states and which cuts the thinking off; 0
+        for no budget.
 
     Returns:
       The counts, and notes for the user.
 
     Raises:
-      UserError: settings or files cannot be used, `out` exists, or its parts are of other
+      UserError: settings or files cannot be used, `out` exists, or its parts belong to other
         predictions.
     """
     check(asking)
@@ -142,7 +143,7 @@ def predict(
 
 @contextlib.contextmanager
 def _parts(out: Path) -> Iterator[Path]:
-    """Yields the folder of the parts of `out`, held by this process."""
+    """Yields the folder of the parts of `out`, locked by this process."""
     folder = out.with_name(f"{out.name}.parts")
     if out.exists() and not (folder / _SETTINGS).is_file():
         raise UserError(f"--out={out}: exists already; name a new file, or remove it")
@@ -155,9 +156,9 @@ def _parts(out: Path) -> Iterator[Path]:
 def _settings(
     found: FoundModel, asking: AskingConfig, gold: bool, budget: int, hashes: Hashes
 ) -> dict[str, Any]:
-    """Returns all that the answers depend on, as JSON values; files by their content."""
+    """Returns everything that the answers depend on, as JSON values, with hashes for files."""
     told = to_json(dataclasses.replace(asking, data=_without_files(asking)))
-    del told["least_confidence"]  # It marks the answers when all are there.
+    del told["least_confidence"]  # Answers are marked only when the parts are joined.
     settings: dict[str, Any] = {
         "format": FORMAT,
         "--model": found.identity(hashes),
@@ -186,7 +187,7 @@ def _without_files(asking: AskingConfig) -> QuestionsConfig:
 
 
 def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Makes the folder one of these settings; raises a UserError if parts of others are in it."""
+    """Claims the folder for these settings; raises a UserError if it has parts of others."""
     before = files.read_json(folder / _SETTINGS)
     if before == settings:
         return
@@ -218,7 +219,7 @@ def _write_parts(
     budget: int,
     notes: list[str],
 ) -> None:
-    """Writes the parts that are not there yet."""
+    """Writes the missing parts."""
     count = -(-questions.total // PART)
     missing = [number for number in range(count) if not _part(folder, number).is_file()]
     if not missing:
@@ -239,7 +240,7 @@ def _write_parts(
 
 
 def _join(folder: Path, out: Path, total: int, least: float) -> Counts:
-    """Writes the parts as one file, marks the answers that are trusted, and counts."""
+    """Joins the parts into one file, marks trusted answers, and counts the rows."""
     counts = Counts()
     with atomic.written(out, folder / "whole", sync=True) as file:
         table = None
@@ -258,7 +259,7 @@ def _join(folder: Path, out: Path, total: int, least: float) -> Counts:
 
 
 def _marked(row: dict[str, Any], least: float) -> dict[str, Any]:
-    """Returns the row with `trusted` after its confidence."""
+    """Returns the row with `trusted` inserted after `confidence`."""
     mark = {"trusted": confidence.is_trusted(row, least)}
     names = list(row)
     at = names.index("confidence") + 1

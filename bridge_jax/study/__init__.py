@@ -1,5 +1,8 @@
-"""Studies: many runs that answer one question. The names of their files; importing is cheap."""
+"""Studies: many runs that answer one question.
 
-RUNS_FILE = "runs.json"  # The runs that the study has, for its results.
+This file has only the names of a study's files, so importing it is cheap.
+"""
+
+RUNS_FILE = "runs.json"  # Lists the study's runs; results are computed from it.
 RUNS = "runs"  # The workdirs of its runs.
 LEDGER = "ledger.sqlite"

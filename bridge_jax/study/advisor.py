@@ -1,15 +1,15 @@
 """Fits a learning curve to a pilot, to predict accuracy from budget and budget from accuracy.
 
 The curve is accuracy(B) = a - b (B + 1)^-c over B teacher queries, with a <= 1, b >= 0 and
-0.03 <= c <= 3: a power law of the distance to an asymptote, as learning curves follow (Viering &
-Loog 2022, arXiv 2103.10948), B + 1 so that a budget of 0 is a point of it. It is fitted by
+0.03 <= c <= 3. The distance to the asymptote a follows a power law, as learning curves often do
+(Viering & Loog 2022, arXiv 2103.10948); B + 1 puts a budget of 0 on the curve. It is fitted by
 least squares with variable projection (Golub & Pereyra 1973): for a given c the problem is linear,
 so only c is searched, first on a grid and then between the neighbours of the best grid point. The
 grid has a point just inside each bound: if the bound itself is better, it is the result.
 
-The uncertainty is that of the measured points, by the bootstrap of `evaluation.intervals`. It does
-not include that the true curve may have another form. The check against a held-out budget shows how
-far to trust the fit.
+Intervals cover the uncertainty of the measured points, by the bootstrap of `evaluation.intervals`.
+They do not cover the chance that the true curve has another form. The check against a held-out
+budget shows how far to trust the fit.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import elementwise
 
-FEWEST = 4  # budgets, for a curve of three parameters
+FEWEST = 4  # budgets, to fit three parameters
 CURVES = 400  # replicates that are kept with the advice
 INTERVAL = (0.05, 0.95)
-_LEAST, _MOST = 0.03, 3.0  # c
+_LEAST, _MOST = 0.03, 3.0  # bounds of c
 _RATES = np.sort([*np.geomspace(_LEAST, _MOST, 160), _LEAST * (1 + 1e-4), _MOST * (1 - 1e-4)])
 _SURE = 0.95  # share of the replicates in which accuracy must rise with the budget
 
@@ -96,9 +96,9 @@ def advise(budgets: np.ndarray, accuracy: np.ndarray, replicates: np.ndarray) ->
     """Fits the curves of a pilot and returns JSON values for `accuracy_for` and `budget_for`.
 
     Args:
-      budgets: f64[n], teacher queries, rising.
+      budgets: f64[n], teacher queries, ascending.
       accuracy: f64[n], means over seeds.
-      replicates: f64[R, n], the same in each replicate of the bootstrap.
+      replicates: f64[R, n], these means in each replicate of the bootstrap.
 
     Returns:
       `status`: `few` (fewer than four budgets), `flat` (accuracy does not clearly rise with the
@@ -122,7 +122,7 @@ def advise(budgets: np.ndarray, accuracy: np.ndarray, replicates: np.ndarray) ->
 def _hold_out(budgets: np.ndarray, accuracy: np.ndarray, replicates: np.ndarray) -> dict[str, Any]:
     known = np.vstack([accuracy, replicates[:CURVES]])[:, :-1]
     values = fit(budgets[:-1], known).accuracy(float(budgets[-1]))
-    # The measured point has noise too, which is added from other replicates.
+    # The measured point is noisy too: the deviations of other replicates are added.
     held = replicates[-CURVES:, -1]
     low, high = _interval(values[1:] + (held - held.mean())[::-1])
     return {

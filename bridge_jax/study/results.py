@@ -32,11 +32,11 @@ class FinishedRun:
 
     Attributes:
       report: the content of `report.json`.
-      scores: role -> its accuracy, or the mean ROUGE-L of its texts, and f64[R], the same in each
-        replicate of the bootstrap.
-      cost: `usd`, `queries`, `input_tokens`, `output_tokens` at full price, whether this run paid
-        or another one on the same ledger; `trained_tokens` in all trainings, `written_tokens` of
-        the rationales.
+      scores: role -> (its accuracy, or for free texts the mean ROUGE-L; f64[R], the same score in
+        each replicate of the bootstrap).
+      cost: `usd`, `queries`, `input_tokens`, `output_tokens`, counted in full whether this run paid
+        or another run on the same ledger; `trained_tokens` in all trainings; `written_tokens` in
+        all completions of the assistant.
       stages: stage -> (its key, seconds).
     """
 
@@ -46,7 +46,7 @@ class FinishedRun:
     stages: dict[str, tuple[str, float]]
 
 
-# One role's score by seed, or a difference of two: the value, and f64[R] over the replicates.
+# Seed -> (value, f64[R] over the replicates), for one role's score or the difference of two.
 SeedScores = dict[int, tuple[float, np.ndarray]]
 _Runs = Mapping[int, FinishedRun]  # by seed
 _Scores = Mapping[str, SeedScores]  # by role
@@ -72,14 +72,15 @@ def compute(folder: Path) -> Json:
     """Computes the results of the study in `folder` from the runs that are done.
 
     Returns:
-      `name`, `question`, `axis`, `reference`; `measure`: the measure in `accuracy`, "accuracy" or,
-      of free texts, "ROUGE-L"; `runs`: their number in `total` and `done`, and the folders of those
-      `missing`; `points` by variant and x (`_point`); `frontier`: for `usd` and `tokens` the
-      indices of the points that no other beats at the same cost or less; `bill`: the actual bill;
-      `seconds`: of work, `shared` as it was and `alone` if each run had executed all its stages;
-      `advice`: variant -> `advisor.advise`, where x is a budget; `levels`: the mean accuracy of the
-      `constant` answer and of a student beside that learned `labels` alone, where runs have them;
-      `made_with`: what made the runs (`pipeline.provenance`).
+      `name`, `question`, `axis`, `reference`: as in the study; `measure`: what `accuracy` holds,
+      "accuracy" or, for free texts, "ROUGE-L"; `runs`: how many there are in `total` and how many
+      are `done`, and the folders of those `missing`; `points`: sorted by variant and x (`_point`);
+      `frontier`: for `usd` and `tokens`, the indices of the points that no other beats at the same
+      cost or less; `bill`: the actual bill; `seconds`: of work, `shared` as it was and `alone` if
+      each run had executed all its stages; `advice`: variant -> `advisor.advise`, if its queries
+      rise with x; `levels`: the mean accuracy of the `constant` answer and of a second student that
+      learned from `labels` alone, if runs have them; `made_with`: the code, libraries and machines
+      of the runs (`pipeline.provenance`).
 
     Raises:
       UserError: there is no study, or a file in it is damaged.
@@ -90,7 +91,7 @@ def compute(folder: Path) -> Json:
     missing = []
     for planned in study["runs"]:
         path, run = folder / RUNS / planned["folder"], None
-        if (path / storage.CURRENT).is_file():  # A run that has begun writes this file last.
+        if (path / storage.CURRENT).is_file():  # A run writes this file last when it starts.
             run = workdir.load(path, hashes)
         if run and run.is_done and config_key(run.config) == planned["config"]:
             point = planned["variant"], planned["x"]
@@ -123,7 +124,7 @@ def compute(folder: Path) -> Json:
 
 
 def _levels(points: Sequence[Json]) -> dict[str, float]:
-    """Returns what a point's student is seen against, where points have it: means over points."""
+    """Returns the accuracies to compare students with: means over the points that have them."""
     constant = [point["constant"] for point in points if point["constant"] is not None]
     students = [point["accuracy"].get("student_labels") for point in points]
     labels = [student["mean"] for student in students if student]
@@ -147,7 +148,7 @@ def _finished(run: workdir.RunArtifacts, resampling: Resampling) -> FinishedRun:
     others = spend.get("of_others", {})
     kinds = ("usd", "queries", "input_tokens", "output_tokens")
     cost = {kind: spend.get(kind, 0) + others.get(kind, 0) for kind in kinds}
-    cost["usd"] = round(cost["usd"], 9)  # Nanodollars: the same, whoever of them paid.
+    cost["usd"] = round(cost["usd"], 9)  # To the nanodollar: the same sum, whichever run paid.
     steps = [row for rows in run.curves.values() for row in rows]
     trained = sum(row["step_seconds"] * row["tokens_per_second"] for row in steps)
     cost["trained_tokens"] = round(trained)
@@ -187,15 +188,16 @@ def _difference(one: SeedScores, other: SeedScores, resampling: Resampling) -> J
 def _point(
     point: Point, runs: _Runs, scores: _Scores, against: SeedScores | None, resampling: Resampling
 ) -> Json:
-    """Returns a point: means over its seeds, each with its interval (`intervals.estimate`).
+    """Returns a point: means over its seeds.
 
-    `accuracy` and `compliance` by role; `gaps`; `difference` of the student to the reference's on
-    the same seeds (None for the reference itself); `cost`: `usd`, `queries`, `teacher_tokens`,
-    `trained_tokens`, `written_tokens`, and `tokens` of all these; `failures`: name -> seeds;
-    `questions`, in the test; `constant`: the accuracy of the constant answer, None where it is not
-    known of every seed; `teacher_on_annotations`: whether the teacher's accuracy is that of
-    its annotations, not of the test questions; `against_teacher`: whether the gold answers of the
-    test are the teacher's.
+    With intervals (`intervals.estimate`): `accuracy` by role; `gaps`; `difference`, the student
+    minus the reference's student on the same seeds (None for the reference itself). Means alone:
+    `compliance` by role; `cost`: `usd`, `queries`, `teacher_tokens`, `trained_tokens`,
+    `written_tokens`, and `tokens`, the sum of the three kinds; `constant`: the accuracy of the
+    constant answer, None if a seed lacks it. Also `failures`: name -> seeds; `questions`: the size
+    of the test; `teacher_on_annotations`: whether the teacher's accuracy is that of its
+    annotations, not of the test questions; `against_teacher`: whether gold answers of the test are
+    the teacher's.
     """
     gaps = {
         name: _difference(scores[a], scores[b], resampling)
@@ -258,7 +260,7 @@ def efficient(points: Sequence[Json], cost: str) -> list[int]:
 
 
 def _bill(ledger: Path) -> Json:
-    """Returns the bill of all runs; `unsettled` is what may have been billed besides."""
+    """Returns the bill of all runs; `unsettled` is what may have been billed in addition."""
     entries = read_bill(ledger).entries if ledger.is_file() else []
     unsettled = ("unknown", "reserved", "job")
     paid = [entry for entry in entries if entry.outcome not in unsettled]
@@ -283,7 +285,7 @@ def _advice(
 ) -> dict[str, Json]:
     """Returns the advice for each variant whose number of queries rises with x."""
     by_variant: dict[str, list[Json]] = {}
-    for point in points:  # by x
+    for point in points:  # sorted by x
         mine = by_variant.setdefault(point["variant"], [])
         if point["x"] is not None and "student" in point["accuracy"]:
             mine.append(point)

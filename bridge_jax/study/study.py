@@ -1,8 +1,8 @@
 """Defines a study: many runs that answer one question.
 
 A study is a Python file with `get_study() -> Study`. Runs that differ in the seed alone are one
-point of a figure, and every point is compared with the reference variant's at the same x, question
-by question and seed by seed.
+point of a figure. Every point is compared with the reference variant's point at the same x,
+question by question and seed by seed.
 """
 
 import dataclasses
@@ -29,8 +29,8 @@ class StudyRun:
     """One run of a study.
 
     Attributes:
-      variant: what is compared; its name in figures.
-      config: of the run, including its seed.
+      variant: the name, in figures, of what is compared.
+      config: the run's config, including its seed.
       x: the run's value on the study's axis; None if the run does not depend on it.
     """
 
@@ -56,9 +56,9 @@ class Study:
     """Runs that answer a question.
 
     Attributes:
-      name: of the study; short.
+      name: a short name.
       question: the title of its page.
-      runs: in the order in which they are started.
+      runs: the runs, in the order in which they are started.
       reference: the variant that the others are compared with.
       axis: the label of x in figures, with its unit; empty if no run has an x.
     """
@@ -109,7 +109,7 @@ def override(study: Study, changes: Iterable[str | Change], has_data: bool = Tru
 
 
 def in_folder(study: Study, workdir: Path) -> Study:
-    """Gives all runs of a study one ledger, so that no answer is paid for twice."""
+    """Returns the study with one ledger for all runs that name none: no answer is paid twice."""
     ledger = str((workdir / LEDGER).absolute())
 
     def share(config: RunConfig) -> RunConfig:
@@ -128,8 +128,9 @@ def check(study: Study, has_data: bool = True) -> Study:
     """Runs the checks that need no data, and returns `study`; `has_data=False` if there is none.
 
     Raises:
-      UserError: two runs are the same, the reference is none of the variants, a point has no seed
-        in common with it, an x has no axis, or a run's config cannot work.
+      UserError: there are no runs, two runs are the same, the reference is not one of the variants,
+        a point has no seed in common with it, an x is not finite or has no axis, or a run's config
+        is invalid.
     """
     where = f"study {study.name!r}"
     require(bool(study.runs), f"{where} has no runs")
@@ -173,7 +174,7 @@ def check(study: Study, has_data: bool = True) -> Study:
 
 
 def compared_with(point: Point, reference: str, points: Collection[Point]) -> Point | None:
-    """Returns the reference's point at the same x, or its only one if it does not depend on x."""
+    """Returns the reference's point at the same x, else its point without x, else None."""
     return next((p for p in ((reference, point[1]), (reference, None)) if p in points), None)
 
 

@@ -27,7 +27,7 @@ def label(point: Json) -> str:
 
 
 def advice_name(variant: str) -> str:
-    """Returns the name of the drawing of a variant's curve, which is also a file's."""
+    """Returns the name of the drawing of a variant's learning curve, also used for its files."""
     return "advice-" + re.sub(r"[^\w.+]+", "-", variant).strip("-")
 
 
@@ -41,7 +41,7 @@ def figures(result: Json, width: int) -> list[Drawing]:
 
     Args:
       result: the content of `study.json`.
-      width: of the accuracy and of the differences, CSS pixels; the others are panels of 340.
+      width: CSS pixels of the accuracy and the differences; gaps take 340 to 660, others 340.
     """
     found = []
     if points := _students(result):
@@ -74,7 +74,7 @@ def _text_width(texts: Sequence[str]) -> int:
 
 
 def _looks(result: Json, palette: Palette) -> dict[str, tuple[str, str]]:
-    """Returns the colour and the marker of each variant; the reference has the ink's."""
+    """Returns variant -> (colour, marker); the reference has the ink colour."""
     looks = {result["reference"]: (palette.ink, MARKERS[0])}
     for point in result["points"]:
         i = len(looks) - 1
@@ -84,7 +84,7 @@ def _looks(result: Json, palette: Palette) -> dict[str, tuple[str, str]]:
 
 
 def _over_x(result: Json, points: Sequence[Json], width: int, title: str) -> Drawing:
-    """Draws accuracy over x, a line per variant; a variant without x is a level."""
+    """Draws accuracy over x, a line per variant; a variant without x is a horizontal line."""
     names = list(dict.fromkeys(point["variant"] for point in points))
     named = [*names, *_levels(result)]
     columns = max(1, min(2 if width < 500 else 3, width // (_text_width(named) + 45)))
@@ -128,7 +128,7 @@ def _seeds(axes: Axes, xs: Iterable[float], ys: Iterable[float], colour: str) ->
 
 
 def _levels(result: Json) -> dict[str, tuple[float, Any]]:
-    """Returns the name, the accuracy and the line style of what students are seen against."""
+    """Returns the accuracies to compare students with: name -> (accuracy, line style)."""
     if result["measure"] != "accuracy":
         return {}
     looks = {"constant": ("constant answer", (0, (1, 2))), "labels": ("labels alone", (0, (6, 3)))}
@@ -177,7 +177,7 @@ def _rows(
 
 
 def _frontier(result: Json, points: Sequence[Json], cost: str) -> Drawing:
-    """Draws every point over its cost. Efficient ones are filled, joined and labeled if room."""
+    """Draws accuracy over cost; efficient points are filled, joined, and labeled if room allows."""
     best = [result["points"][i] for i in result["frontier"][cost]]
 
     def draw(axes: Axes, palette: Palette) -> None:
@@ -196,7 +196,7 @@ def _frontier(result: Json, points: Sequence[Json], cost: str) -> Drawing:
         xs, means, names = zip(*front)
         axes.step(xs, means, where="post", color=palette.muted, linewidth=1)
         axes.margins(0.08, 0.16)
-        # There is no other point above and to the left of an efficient one.
+        # Labels go to the upper left of an efficient point, where there is no other point.
         drawing.make_room(axes, min(_text_width(names) / PANEL, 0.4))
         drawing.few_ticks(axes)
         axes.xaxis.set_major_formatter(_dollars if cost == "usd" else _count)
@@ -226,7 +226,7 @@ def _count(value: float, _: float) -> str:
 
 
 def with_gaps(result: Json) -> list[Json]:
-    """Returns the points with gaps; of more than six, only the one at each variant's largest x."""
+    """Returns the points with gaps; if more than six, only each variant's at its largest x."""
     points = [point for point in result["points"] if point["gaps"]]
     if len(points) <= 6:
         return points

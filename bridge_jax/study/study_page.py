@@ -20,8 +20,8 @@ from bridge_jax.report.workdir import Json
 from bridge_jax.study import RUNS, advisor, results, study_figures
 
 WIDEST = 132  # columns of the table in a terminal
-_WIDE_ALONE = ("assistant", "parse", "tokens")  # Left out of a narrower one.
-MOST_SEEDS = 100  # that anybody would run
+_WIDE_ALONE = ("assistant", "parse", "tokens")  # Columns left out in a narrower one.
+MOST_SEEDS = 100  # more are not suggested
 _LATEX = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     "~": r"\textasciitilde{}",
@@ -36,7 +36,7 @@ def write(folder: Path) -> Json:
     """Writes study.json, study.html, table.csv, table.tex and figures/; returns `study.json`.
 
     Raises:
-      UserError: there is no study, or a file of it is damaged.
+      UserError: there is no study, or one of its files is damaged.
     """
     result = results.compute(folder)
     result["page"] = str(folder / "study.html")
@@ -46,7 +46,7 @@ def write(folder: Path) -> Json:
         drawing.save(folder / "figures")
     for path in (folder / "figures").iterdir():
         if path.stem not in {drawing.name for drawing in drawings}:
-            path.unlink()  # A figure of an earlier state of the study.
+            path.unlink()  # It shows an earlier state of the study.
     names = [run["folder"] for run in results.read_study(folder)["runs"]]
     reports = {name: f"{RUNS}/{name}/report.html" for name in names}
     links = {name: link for name, link in reports.items() if (folder / link).is_file()}
@@ -62,7 +62,7 @@ def _page(result: Json, links: dict[str, str]) -> str:
 
     Args:
       result: the content of `study.json`.
-      links: folder of a run -> its report, of those that have one.
+      links: folder of a run -> its report, for the runs that have one.
     """
     points = result["points"]
     wide, narrow = (
@@ -97,10 +97,10 @@ def _page(result: Json, links: dict[str, str]) -> str:
 
 
 def row(point: Json) -> dict[str, str]:
-    """Returns the texts of a point's row by column; empty where there is no number.
+    """Returns a point's row of the table: column -> text, empty if there is no number.
 
-    A role has its mean and interval, such as "48% (42–53)"; the `difference` from the reference is
-    in percentage points, such as "+4.1 (−0.2 to +8.0)".
+    A role's text is its mean with the interval, such as "48% (42–53)"; the `difference` from the
+    reference is in percentage points, such as "+4.1 (−0.2 to +8.0)".
     """
     accuracy, cost, parse = point["accuracy"], point["cost"], point["compliance"].get("student")
     local = cost["trained_tokens"] + cost["written_tokens"]
@@ -147,9 +147,10 @@ def difference(point: Json) -> str:
 def verdict(value: Json) -> str:
     """Returns the conclusion from a difference, its interval and its seeds.
 
-    A variant is ahead or behind if neither the interval over seeds and questions nor Student's over
-    the seeds alone includes 0. Otherwise the difference is inconclusive: the seeds are too few for
-    it (our default; of few seeds the first interval is too narrow, `evaluation.intervals`).
+    A variant is ahead or behind if neither the bootstrap interval over seeds and questions nor
+    Student's t interval over the seeds alone includes 0. Otherwise the difference is inconclusive:
+    there are too few seeds for it. Both intervals are required (our default) because the bootstrap
+    interval is too narrow with few seeds (`evaluation.intervals`).
     """
     seeds = list(value["seeds"].values())
     better, many = sum(seed > 0 for seed in seeds), words.count(len(seeds), "seed")
@@ -163,7 +164,7 @@ def verdict(value: Json) -> str:
 
 
 def _needed(seeds: list[float]) -> str:
-    """Returns how many seeds would tell such a difference."""
+    """Returns a phrase: how many seeds would tell such a difference from 0."""
     if len(seeds) == 1:
         return ", and one says nothing about others"
     needed = intervals.seeds_needed(seeds)
@@ -187,7 +188,7 @@ def findings(result: Json) -> list[str]:
 
 
 def against(levels: Mapping[str, float]) -> str:
-    """Returns such as "the constant answer is right for 13%; labels alone give 97%"."""
+    """Returns the levels in words: "the constant answer is right for 13%; labels alone give …"."""
     names = {"constant": "the constant answer is right for", "labels": "labels alone give"}
     return "; ".join(f"{names[name]} {words.percent(share)}" for name, share in levels.items())
 
@@ -217,7 +218,7 @@ def progress(result: Json) -> str:
 
 
 def failures(result: Json) -> list[str]:
-    """Returns a sentence per failure signature: its number of runs, and the points it is at."""
+    """Returns a sentence per failure signature: how many runs and which points have it."""
     variants: dict[str, list[Json]] = {}
     for point in result["points"]:
         variants.setdefault(point["variant"], []).append(point)
@@ -310,7 +311,7 @@ def _bounds(found: Json) -> str:
 
 
 def to_csv(result: Json) -> str:
-    """Returns a CSV row per point, all numbers in full precision; shares are from 0 to 1."""
+    """Returns a CSV table, a row per point; numbers in full precision, shares from 0 to 1."""
     rows = []
     for point in result["points"]:
         values = {"variant": point["variant"], "x": point["x"], "seeds": len(point["seeds"])}
@@ -394,7 +395,7 @@ def print_study(result: Json, console: Console) -> None:
     if not result["axis"]:
         del columns["x"]
     if not console.is_terminal:
-        console.width = max(console.width, WIDEST)  # A row is not broken.
+        console.width = max(console.width, WIDEST)  # Rows are not wrapped.
     elif console.width < WIDEST:
         columns = {key: title for key, title in columns.items() if key not in _WIDE_ALONE}
     table = shown.table(*columns.values())

@@ -1,7 +1,7 @@
-"""Sends many requests to a teacher at once, each of them through the ledger.
+"""Sends many requests to a teacher concurrently, each of them through the ledger.
 
-One event loop asks, in a thread of its own: an interrupt, which only reaches the main thread,
-cannot fall between a reservation and its call. Only that loop changes the state below.
+One event loop makes all calls, in its own thread: an interrupt, which reaches only the main thread,
+cannot fall between a reservation and its call. Only that loop changes the state kept here.
 """
 
 import asyncio
@@ -24,12 +24,13 @@ from bridge_jax.ledger.reservations import Reservations, Stopped, sleep
 from bridge_jax.teachers.protocol import Teacher, TeacherError
 
 ATTEMPTS = 6
-# The wait before a retry, unless the vendor asks for more.
+# The wait before a retry, unless the vendor asks for a longer one.
 BACKOFF = tenacity.wait_random_exponential(multiplier=1, max=60)
 LONGEST_SECONDS = 600.0  # A vendor that asks for a longer wait ends the run.
-_NOTED_SECONDS = 60.0  # The longest backoff: only a vendor asks for more.
-# With so many requests given up in a row, and none answered, the teacher is down. With so many
-# refused alike at the beginning, or lost, the config is wrong.
+_NOTED_SECONDS = 60.0  # The longest backoff: a longer wait comes from the vendor, and is a warning.
+# After this many requests given up in a row, with no reply in between, the teacher is down. If this
+# many requests are refused alike before the first reply, or this many calls are lost, the config is
+# wrong.
 _HOPELESS = 10
 
 _log = logging.getLogger(__name__)
@@ -48,31 +49,31 @@ def annotate(
 ) -> list[TeacherReply | Failure]:
     """Returns the reply to each request, or its failure, in order.
 
-    Replies that the ledger already holds are free. Requests are begun in order. A failure that may
-    pass is tried again with jittered exponential backoff, or when the vendor says; where it is
-    unknown whether the failed call is billed, its reservation goes on counting, and the next call
-    has its own. A request that is refused for good, or fails at every attempt, becomes a `Failure`.
-    When a request does not fit the caps, it waits for those in flight, which may cost less than
-    they reserve. The first fatal error, or an interrupt (Ctrl-C), stops new calls; those in flight
-    are settled before it is raised.
+    Replies that the ledger already holds are free. Requests are started in order. A call that
+    failed for a temporary reason is retried with jittered exponential backoff, or when the vendor
+    says; if it is unknown whether the failed call is billed, its reservation keeps counting, and
+    the retry gets its own. A request that is refused for good, or fails at every attempt, becomes a
+    `Failure`. A request that does not fit the caps waits for those in flight, which may cost less
+    than they reserve. The first fatal error, or an interrupt (Ctrl-C), stops new calls; those in
+    flight are settled before it is raised.
 
     Args:
       teacher: answers the requests.
       ledger: pays for them.
-      requests: equal ones are asked once.
-      concurrency: calls in flight at most.
+      requests: the requests; equal ones are asked once.
+      concurrency: the most calls in flight.
       on_reply: called with (requests done, requests in all), one call at a time, from a thread that
         is not the caller's.
-      attempts: calls per request at most.
+      attempts: the most calls per request.
       limits: the vendor's rate limits; None for none.
-      optional: a request that no longer fits the caps is a `Failure`, not an error.
-      tally: counts the outcomes, before each call of `on_reply`.
+      optional: whether a request that no longer fits the caps is a `Failure` instead of an error.
+      tally: counts the outcomes; updated before each call of `on_reply`.
 
     Raises:
-      BudgetExceeded: a cap is reached and nothing is in flight that could leave room.
-      UserError: the teacher failed for good, the first requests fail alike, it asks for a long
-        wait, an open batch job has a request, or the ledger cannot be written. The message says
-        how many are answered, and why most of the others are not.
+      BudgetExceeded: a cap is reached and nothing is in flight that could free room.
+      UserError: the teacher failed for good, the first requests fail alike, the vendor asks for a
+        long wait, an open batch job has a request, or the ledger cannot be written. The message
+        says how many requests are answered, and the most common reason why others are not.
     """
     outcomes = Outcomes(requests, on_reply, tally or Tally())
     work = _Work(
@@ -86,7 +87,7 @@ def annotate(
         except UserError:
             raise
         except BaseException as error:
-            with contextlib.suppress(RuntimeError):  # The error is of the loop, which has ended.
+            with contextlib.suppress(RuntimeError):  # The loop is closed if the error is its own.
                 loop.call_soon_threadsafe(work.stop.set)
             thread.shutdown()
             error.add_note(work.progress())
@@ -94,16 +95,16 @@ def annotate(
 
 
 class Outcomes:
-    """Collects the replies and failures of a list of requests, in which some may be equal.
+    """Collects the replies and failures of a list of requests, some of which may be equal.
 
     Args:
-      requests: in the order of `in_order`.
+      requests: the requests, in the order that `in_order` returns.
       on_reply: called with (requests done, requests in all) by `report`.
       tally: counts the outcomes.
 
     Attributes:
-      requests: by key, without copies.
-      answered: requests with a reply.
+      requests: the requests by key, without duplicates.
+      answered: number of requests with a reply, duplicates included.
     """
 
     def __init__(
@@ -120,7 +121,7 @@ class Outcomes:
         self.done = self.answered = 0
 
     def record(self, key: str, outcome: TeacherReply | Failure) -> None:
-        """Adds an outcome; one of a request that is not in the list is not counted."""
+        """Adds an outcome; it is not counted if its request is not in the list."""
         if key in self.requests and key not in self._found:
             self.tally.add(outcome, self._copies[key])
             self.done += self._copies[key]
@@ -128,7 +129,7 @@ class Outcomes:
         self._found[key] = outcome
 
     def report(self, in_jobs: int = 0) -> None:
-        """Calls `on_reply`, counting requests that are done in batch jobs but not collected yet."""
+        """Calls `on_reply`; also counts requests done in batch jobs that are not collected yet."""
         if self._on_reply:
             self._on_reply(self.done + in_jobs, len(self._keys))
 
@@ -141,7 +142,7 @@ class Outcomes:
         return [self._found[key] for key in self._keys if key in self._found]
 
     def progress(self, teacher: str) -> str:
-        """Returns how far the run has come, for an error message."""
+        """Describes the progress of the run, for an error message."""
         failures = self.tally.failures()
         return (
             f"{self.answered} of {len(self._keys)} requests to {teacher} are answered and "
@@ -150,14 +151,14 @@ class Outcomes:
 
 
 class RateLimits:
-    """Spaces requests evenly, so that a vendor's limits per minute are kept.
+    """Spaces requests evenly, to stay within a vendor's limits per minute.
 
-    The vendors' limits are token buckets that refill all the time. Taking from them without bursts
-    keeps every minute, wherever it begins, within its share.
+    The vendors' limits are token buckets that refill continuously. Taking from them without bursts
+    keeps every minute, wherever it begins, within the limits.
 
     Args:
-      requests_per_minute, tokens_per_minute: 0 is no limit.
-      clock: seconds, monotonic.
+      requests_per_minute, tokens_per_minute: the limits; 0 is no limit.
+      clock: returns monotonic time in seconds.
     """
 
     def __init__(
@@ -171,7 +172,7 @@ class RateLimits:
         self._free_at = [clock(), clock()]
 
     def take(self, tokens: int) -> float:
-        """Takes the next turn, for a request of at most `tokens`; returns the seconds until it."""
+        """Books the next slot for a request of at most `tokens`; returns the seconds until then."""
         now = self._clock()
         limited = [i for i, rate in enumerate(self._per_second) if rate]
         start = max([now] + [self._free_at[i] for i in limited])
@@ -180,20 +181,20 @@ class RateLimits:
         return start - now
 
     def give_back(self, tokens: int, requests: int = 0) -> None:
-        """Returns a share that was taken and not used."""
+        """Gives back tokens and requests that were booked and not used."""
         for i, amount in enumerate((requests, tokens)):
             if self._per_second[i]:
                 self._free_at[i] -= amount / self._per_second[i]
 
 
 def seconds_to_wait(state: tenacity.RetryCallState) -> float:
-    """Returns the seconds before the next attempt: a backoff, or more if the vendor asks for it."""
+    """Returns the seconds until the next attempt: a backoff, or the vendor's wait if longer."""
     error = state.outcome and state.outcome.exception()
     return max(BACKOFF(state), getattr(error, "retry_after", 0.0))
 
 
 def _log_wait(state: tenacity.RetryCallState) -> None:
-    """Logs a wait; one above a minute is a warning."""
+    """Logs a wait before a retry, as a warning if it exceeds a minute."""
     seconds = state.next_action.sleep if state.next_action else 0.0
     level = logging.INFO if seconds <= _NOTED_SECONDS else logging.WARNING
     error = state.outcome and state.outcome.exception()
@@ -205,7 +206,7 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def _bounded(error: TeacherError) -> TeacherError:
-    """Returns the error, or a fatal one if the vendor asks to come back after a long time."""
+    """Returns the error, or a fatal one if the vendor asks for a longer wait than we accept."""
     if not _may_pass(error) or error.retry_after <= LONGEST_SECONDS:
         return error
     wait = datetime.timedelta(seconds=min(round(error.retry_after), 10**9))
@@ -235,13 +236,14 @@ class _Work:
         self.stop = asyncio.Event()
         self.settling: set[asyncio.Task[None]] = set()
         self.given_up_in_a_row = 0
-        # Until the first reply: the refusals, and how many calls were lost.
+        # Whether there was a reply; the refusals, by `alike` of the message, and the number of lost
+        # calls matter only until then.
         self.heard = False
         self.refusals: Counter[str] = Counter()
         self.lost = 0
 
     def run_on(self, runner: asyncio.Runner) -> list[TeacherReply | Failure]:
-        """Does everything on the runner's loop, and closes it."""
+        """Does all work on the runner's loop, and closes it."""
         with runner:
             runner.run(self._run())
         if isinstance(self.failure, UserError):
@@ -252,11 +254,11 @@ class _Work:
         return self.outcomes.in_order()
 
     def progress(self) -> str:
-        """Returns how far the run has come, for an error message."""
+        """Describes the progress of the run, for an error message."""
         return self.outcomes.progress(self.teacher.name)
 
     async def _run(self) -> None:
-        """Keeps `concurrency` calls in flight until all is done, or `stop` is set."""
+        """Keeps up to `concurrency` calls in flight until all are done or `stop` is set."""
         with ThreadPoolExecutor(1, "ledger") as thread:
             self.reservations = Reservations(self.ledger, thread, self.stop)
             async with contextlib.aclosing(self.teacher):
@@ -286,8 +288,8 @@ class _Work:
             self._record(request, Failure(f"not asked: {error}", "not_asked"))
 
     async def _try(self, request: TeacherRequest) -> None:
-        """Makes attempts while the trouble may pass; raises the error of the last one."""
-        # tenacity takes a tenth of the processor time of a call, so only failures go through it.
+        """Makes attempts while the error may be temporary; raises the error of the last one."""
+        # tenacity takes a tenth of the CPU time of a call, so only failures go through it.
         try:
             return await self._attempt(request)
         except TeacherError as error:
@@ -332,7 +334,7 @@ class _Work:
             raise
         self.heard = True
         self.limits.give_back(max(0, most - reply.input_tokens - reply.output_tokens))
-        # The worker goes on to the next request while this one is written to disk.
+        # The worker starts the next request while this reply is written to disk.
         written = self.reservations.settle(request, reply)
         settling = asyncio.create_task(self._settle(request, reply, written))
         self.settling.add(settling)
@@ -349,21 +351,21 @@ class _Work:
             await self._lose(request, error)
 
     async def _lose(self, request: TeacherRequest, error: BaseException) -> None:
-        """Stops the run at an unexpected error; whether the call is billed is unknown."""
+        """Stops the run on an unexpected error; whether the call is billed is unknown."""
         self._fail(error)
-        # (A full disk may refuse this too: then closing the ledger does the same.)
+        # (This may fail too, on a full disk; closing the ledger then has the same effect.)
         with contextlib.suppress(UserError):
             await self.reservations.abandon(request)
 
     async def _in_turn(
         self, request: TeacherRequest, estimate: int, most: int
     ) -> TeacherReply | None:
-        """Reserves once the rate limits allow the call; or returns the stored reply."""
+        """Reserves the request once the rate limits allow the call, or returns the stored reply."""
         stored = await self.reservations.reserve(request, estimate)
         if stored is not None:
             return stored
         if seconds := self.limits.take(most):
-            # No reservation is held while waiting: a crash would count it as maybe billed.
+            # No reservation is held while waiting: after a crash it would count as possibly billed.
             await self.reservations.release(request)
             await self._sleep(seconds)
             stored = await self.reservations.reserve(request, estimate)
@@ -396,7 +398,7 @@ class _Work:
         return Failure(f"given up after {self.attempts} attempts: {error}")
 
     def _lost(self, error: TeacherError) -> None:
-        """Stops a run whose first calls are all lost: each of them may be billed."""
+        """Counts a lost call; stops a run whose first calls are all lost, as each may be billed."""
         self.lost += 1
         if not self.heard and self.lost >= _HOPELESS:
             raise UserError(
@@ -405,6 +407,6 @@ class _Work:
             )
 
     def _fail(self, error: BaseException) -> None:
-        """Stops new calls and retries, and keeps the first error."""
+        """Stops new calls and retries, and keeps the first error to raise it later."""
         self.failure = self.failure or error
         self.stop.set()

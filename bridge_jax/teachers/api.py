@@ -1,4 +1,4 @@
-"""Holds what all API teachers share: server, key, errors, and results of batch jobs."""
+"""Code shared by all API teachers: server, key, errors, and results of batch jobs."""
 
 import abc
 import contextlib
@@ -19,7 +19,7 @@ from bridge_jax.teachers.secret import Secret
 
 _log = logging.getLogger(__name__)
 
-# The vendor's own server, and the variable with which its SDK is sent to another.
+# The vendor's own server, and the environment variable that points its SDK to another server.
 _SERVERS = {
     "openai": ("https://api.openai.com/v1", "OPENAI_BASE_URL"),
     "gemini": ("https://generativelanguage.googleapis.com", "GOOGLE_GEMINI_BASE_URL"),
@@ -29,21 +29,21 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def server_of(config: TeacherConfig) -> str:
-    """Returns the server that a teacher asks; "" is the vendor's own, or none at all.
+    """Returns the server that a teacher asks; "" is the vendor's own server, or none at all.
 
-    The same server is spelled the same: `HTTPS://API.OpenAI.com:443/v1/` is OpenAI's own. A name
-    and password, and a query, are left out, because they may be secret.
+    Spellings are normalized: `HTTPS://API.OpenAI.com:443/v1/` is OpenAI's own server. User name,
+    password and query are left out, because they may be secret.
     """
     if config.kind not in _SERVERS:
         return ""
     own, variable = _SERVERS[config.kind]
     url = config.base_url.strip()
-    if not url and config.backend == "google-genai":  # The other SDK of Gemini reads no variable.
+    if not url and config.backend == "google-genai":  # Gemini's other SDK reads no variable.
         url = os.environ.get(variable, "").strip()
     parts = urlsplit(url)
     try:
         host, port = (parts.hostname or "").rstrip("."), parts.port
-    except ValueError:  # No port: the SDK will say so.
+    except ValueError:  # An invalid port: the SDK will report it.
         host, port = "", None
     if not host:
         return url.rstrip("/")
@@ -54,19 +54,19 @@ def server_of(config: TeacherConfig) -> str:
 
 
 def vendor_of(config: TeacherConfig) -> str:
-    """Returns the owner of a teacher's batch jobs: no other server is asked about them."""
+    """Returns the owner of a teacher's batch jobs; no other server is asked about them."""
     server = server_of(config)
     return f"{config.kind} at {server}" if server else config.kind
 
 
 def may_send_key(teacher: str, secret: Secret, url: str, allow_http: bool) -> None:
-    """Raises a `UserError` for a key that would be sent unencrypted to another machine.
+    """Raises a `UserError` if the key would be sent unencrypted to another machine.
 
     Args:
-      teacher: its name, for the message.
-      secret: the key. Without one, any address will do.
+      teacher: the teacher's name, for the message.
+      secret: the key; if it is empty, every address is allowed.
       url: the address; empty is the vendor's own.
-      allow_http: whether the user has confirmed it (`teacher.allow_http`).
+      allow_http: whether the user has allowed this (`teacher.allow_http`); it is logged then.
     """
     address.check(url, f"the address of teacher {teacher}")
     if not (url and secret.value) or address.is_private(url):
@@ -81,15 +81,16 @@ def may_send_key(teacher: str, secret: Secret, url: str, allow_http: bool) -> No
     _log.warning("teacher %s: %s goes to %s over plain http", teacher, secret.variable, host)
 
 
-# An upper bound of the tokens that a chat template adds to a message: roles and separators.
+# An upper bound on the tokens that a chat template adds to a message: roles and separators.
 _TOKENS_PER_MESSAGE = 16
 
 
 def worst_case(request: TeacherRequest) -> tuple[int, int]:
-    """Returns bounds of the tokens of input and output that a request can cost.
+    """Returns upper bounds on the input and output tokens that a request can cost.
 
-    A token of the vendors' byte-level vocabularies stands for at least one byte of UTF-8, so the
-    bound is about four times too high for English. The vendor's own counter would be another call.
+    A token of the vendors' byte-level vocabularies stands for at least one byte of UTF-8. For
+    English, the input bound is about four times too high. The vendor's own counter would need
+    another call.
     """
     content = sum(len(m.content.encode()) + _TOKENS_PER_MESSAGE for m in request.messages)
     inputs = content + _TOKENS_PER_MESSAGE + SCHEMA_BYTES * request.structured
@@ -97,16 +98,16 @@ def worst_case(request: TeacherRequest) -> tuple[int, int]:
 
 
 class ApiTeacher(abc.ABC):
-    """Base of the teachers that are asked through an API.
+    """Base class of the teachers that are asked through an API.
 
     No key is read and nothing is opened before the first call. A vendor's class adds
     `client`, `ask` and `_refusal`, and for batch jobs the methods of `protocol.BatchTeacher`.
 
     Args:
-      config: of the teacher; requests name their own model.
+      config: the teacher's config; requests name their own model.
 
     Attributes:
-      name: for messages.
+      name: the teacher's name, for messages.
       vendor: the owner of its batch jobs; no other server is asked about them.
     """
 
@@ -132,22 +133,22 @@ class ApiTeacher(abc.ABC):
         """Returns the key to send, "" for none.
 
         Raises:
-          UserError: it is missing, or would not be safe on its way.
+          UserError: the key is missing, or would be sent unencrypted.
         """
         url = self.config.base_url or os.environ.get(_SERVERS[self.config.kind][1], "")
         may_send_key(self.name, self.secret, url, self.config.allow_http)
         return self.secret.value
 
     def check(self) -> None:
-        """Raises a `UserError` if it cannot be asked; sends nothing."""
+        """Raises a `UserError` if the teacher cannot be asked; sends nothing."""
         _ = self.client
 
     def estimate_input_tokens(self, request: TeacherRequest) -> int:
-        """Returns a bound of the input's tokens."""
+        """Returns an upper bound on the input tokens."""
         return worst_case(request)[0]
 
     async def aclose(self) -> None:
-        """Closes the connections of this event loop; asked again, it opens others."""
+        """Closes the connections of this event loop; a later `ask` opens new ones."""
         if client := vars(self).pop("client", None):
             await client.close()
 
@@ -155,13 +156,13 @@ class ApiTeacher(abc.ABC):
         """Returns `HttpErrors.boundary` for the SDK's errors.
 
         Args:
-          *unreadable: errors that the SDK raises inside where it cannot read an answer.
+          *unreadable: errors that the SDK raises in the block if it cannot read an answer.
         """
         return self.errors.boundary(self._refusal, unreadable)
 
     @abc.abstractmethod
     def _refusal(self, error: Any) -> Refusal | None:
-        """Returns the vendor's refusal that an error of its SDK carries; None for other errors."""
+        """Returns the vendor's refusal in an error of its SDK; None for other errors."""
 
     def job_refused(self, job_id: str, said: Any) -> JobRefused:
         """Returns the error for a batch job that the vendor refused, with its reason."""
@@ -177,12 +178,12 @@ def read_results(
 ) -> dict[str, TeacherReply | TeacherError]:
     """Returns the results of a job that has ended, by the key of the request.
 
-    A row that cannot be read may be billed, so its request has no result. A row without a key may
-    belong to any request without a row.
+    A row that cannot be read may be billed, so its request gets no result. A row without a key may
+    belong to any request that has no row, so `unfinished` then applies to none.
 
     Args:
-      rows: key and content of each; a faulty server may write any JSON value as the key.
-      requests: those that wait for a result, by key.
+      rows: key and content of each row; a faulty server may write any JSON value as the key.
+      requests: the requests that wait for a result, by key.
       read: returns the reply in a row, or raises its `TeacherError`.
       unfinished: why requests without a row are not billed and may be asked again; "" if they may
         be billed.

@@ -1,8 +1,8 @@
 """Asks a teacher through its vendor's batch mode, at half the price and within a day.
 
-A job is on the ledger before it is submitted, under a name that the vendor keeps with it. So it
-outlives this process: the next run of the same command collects it, and a run that was killed
-between submitting and noting the vendor's id finds the job by its name.
+A job is on the ledger before it is submitted, under a name that the vendor stores with it. So it
+outlives this process: the next run of the same command collects it. If a run was killed after it
+submitted a job but before it recorded the vendor's id, the next run finds the job by its name.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from bridge_jax.teachers.protocol import BatchTeacher, JobRefused, JobState, Tea
 
 T = TypeVar("T")
 
-# Below the vendors' limits of one job: OpenAI's 50,000 requests and 200 MB, Gemini's 20 MB inline.
+# Below the vendors' limits per job: OpenAI's 50,000 requests and 200 MB, Gemini's 20 MB inline.
 REQUESTS_PER_JOB, BYTES_PER_JOB = 10_000, 15_000_000
 
 _log = logging.getLogger(__name__)
@@ -42,22 +42,22 @@ def annotate_in_batches(
 ) -> list[TeacherReply | Failure]:
     """Returns the reply to each request, or its failure, in order, as `annotate` does.
 
-    Jobs that an earlier process left open are collected first. Requests that failed and may succeed
-    later (a job that expired, an overload) go into another job, up to `attempts` jobs.
+    Jobs that an earlier process left open are collected first. Requests that failed but may succeed
+    later (after an expired job or an overload) go into another job, up to `attempts` jobs.
 
     Args:
       teacher: answers the requests.
       ledger: pays for them.
-      requests: equal ones are asked once.
-      poll_seconds: seconds between two requests for the state of a job.
+      requests: the requests; equal ones are asked once.
+      poll_seconds: seconds between two polls of the open jobs.
       on_reply: called with (requests done, requests in all).
-      attempts: jobs per request at most.
-      optional: a request that no longer fits the caps is a `Failure`, not an error.
-      tally: counts the outcomes, before each call of `on_reply`.
+      attempts: the most jobs per request.
+      optional: whether a request that no longer fits the caps is a `Failure` instead of an error.
+      tally: counts the outcomes; updated before each call of `on_reply`.
 
     Raises:
-      BudgetExceeded: a cap is reached, after those that fitted were collected.
-      UserError: a job was refused, or the ledger cannot be written.
+      BudgetExceeded: a cap is reached; the requests that fit it have been collected.
+      UserError: a job was refused, the vendor cannot be reached, or the ledger cannot be written.
     """
     outcomes = Outcomes(requests, on_reply, tally or Tally())
     work = _Batches(teacher, ledger, outcomes, poll_seconds)
@@ -80,10 +80,10 @@ def annotate_in_batches(
 def collect_left_open(teacher: BatchTeacher, ledger: Ledger, poll_seconds: float) -> None:
     """Waits for jobs that an earlier process of this run left open, and records their results.
 
-    For a run without batch mode: requests that it is about to make may be in such a job.
+    This is for a run without batch mode: requests that it is about to make may be in such a job.
 
     Raises:
-      UserError: a job was refused, or cannot be looked for.
+      UserError: a job was refused, or the vendor cannot be asked about it.
     """
     work = _Batches(teacher, ledger, Outcomes([], None, Tally()), poll_seconds)
     if jobs := work.left_open():
@@ -108,10 +108,12 @@ class _Batches:
     reasons: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def left_open(self) -> list[BatchJob]:
-        """Returns the vendor's open jobs of earlier processes; drops those never submitted.
+        """Returns the jobs that earlier processes left open; drops those never submitted.
+
+        Jobs of other vendors are skipped and stay open.
 
         Raises:
-          UserError: one cannot be looked for.
+          UserError: the vendor cannot be asked about a job.
         """
         jobs = []
         for job in self.ledger.open_jobs():
@@ -128,7 +130,7 @@ class _Batches:
         return jobs
 
     def submit(self) -> tuple[list[BatchJob], BudgetExceeded | None]:
-        """Submits requests without an outcome, as far as the caps allow; takes stored replies."""
+        """Submits the requests without an outcome, as the caps allow; records stored replies."""
         reserved: dict[str, TeacherRequest] = {}
         exceeded = None
         for key in self.outcomes.missing():
@@ -171,7 +173,7 @@ class _Batches:
         tries = 0
 
         def submit() -> str:
-            # A vendor that says "try again" may have made the job all the same.
+            # A vendor that says "try again" may have created the job anyway.
             nonlocal tries
             tries += 1
             found = self.teacher.find(name) if tries > 1 else None
@@ -189,7 +191,7 @@ class _Batches:
         return dataclasses.replace(job, id=job_id)
 
     def _settle(self, job: BatchJob) -> None:
-        # All requests of the job: those that this run no longer makes are paid too.
+        # All requests of the job: those that this run no longer makes are paid for too.
         requests = {request.key: request for request in job.waiting}
         try:
             with _stays_open(job):
@@ -209,11 +211,11 @@ class _Batches:
             if outcome and outcome.trouble in ("rejected", "fatal"):
                 kind = "refused" if outcome.trouble == "rejected" else "failed"
                 self.outcomes.record(key, Failure(str(outcome), kind))
-        # A request without any result may be billed: it becomes unknown, and counts.
+        # A request without any result may be billed: it becomes unknown and keeps counting.
         self.ledger.close_job(job.name)
 
     def _forget(self, job: BatchJob) -> None:
-        """Takes back the reservations of a job that the vendor does not have."""
+        """Releases the reservations of a job that the vendor refused or never got."""
         for request in job.waiting:
             self.ledger.release(request)
         self.ledger.close_job(job.name)
@@ -224,9 +226,9 @@ class _Batches:
         *what: object,
         passing: Sequence[str] = ("transient", "unknown"),
     ) -> T:
-        """Calls the vendor; tries again for half an hour while it cannot be reached.
+        """Calls the vendor; retries for half an hour on the kinds of trouble in `passing`.
 
-        Reading costs nothing, so a lost answer is asked for again too.
+        By default these include a lost answer, since reading costs nothing.
         """
         return tenacity.Retrying(
             retry=tenacity.retry_if_exception(
@@ -241,7 +243,7 @@ class _Batches:
 
 @contextlib.contextmanager
 def _stays_open(job: BatchJob) -> Iterator[None]:
-    """Adds to an error that the job, which may be paid for, is still to be collected."""
+    """Turns a `TeacherError` into a `UserError` that says how to collect the job, maybe billed."""
     try:
         yield
     except JobRefused:

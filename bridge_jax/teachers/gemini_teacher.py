@@ -1,8 +1,8 @@
 """Asks Gemini through `google-genai` or, for users pinned to it, `google-generativeai`.
 
-The retired `google-generativeai` has no batch mode. Both SDKs hand over the server's text unread:
-reading it here takes less time than their models, and reads answers that they reject. Whatever is
-billed is a reply, at worst a malformed one.
+The retired `google-generativeai` has no batch mode. We take the raw response from both SDKs:
+parsing it here is faster than their typed models, and accepts answers that they reject. Anything
+that is billed becomes a reply, at worst a malformed one.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from bridge_jax.teachers.http import UNREADABLE, items, mapping, tokens
 from bridge_jax.teachers.protocol import JobState, TeacherError
 from bridge_jax.teachers.replies import SCHEMA, finish_of
 
-# States of batch jobs; and codes of google.rpc.Code for the vendor's own trouble, which may pass.
+# Final states of batch jobs, and values of google.rpc.Code for temporary errors of the vendor.
 _ENDED = {"SUCCEEDED", "PARTIALLY_SUCCEEDED", "FAILED", "EXPIRED", "CANCELLED"}
 _PASSING = (4, 8, 10, 13, 14)
 _ANSWERED = {"STOP", "FINISH_REASON_UNSPECIFIED", ""}
@@ -33,10 +33,10 @@ _COUNTS = ("promptTokenCount", "candidatesTokenCount", "totalTokenCount")
 
 
 class GeminiTeacher(ApiTeacher):
-    """A teacher that answers Gemini's generateContent, one by one or in batch jobs.
+    """A teacher behind Gemini's generateContent, asked by single calls or in batch jobs.
 
-    A job holds its requests and its answers itself: for jobs above 20 MB, which would need files,
-    `batch` makes several.
+    A job holds its requests and answers inline. Jobs above 20 MB would need files, so `batch`
+    splits them.
     """
 
     @functools.cached_property
@@ -44,7 +44,7 @@ class GeminiTeacher(ApiTeacher):
         """The `GoogleGenai` or `GoogleGenerativeai` that makes the calls of one event loop.
 
         Raises:
-          UserError: the SDK is not installed, there is no key, or it would not be safe on its way.
+          UserError: the SDK is not installed, there is no key, or it would be sent unencrypted.
         """
         is_genai = self.config.backend == "google-genai"
         make = GoogleGenai if is_genai else GoogleGenerativeai
@@ -62,7 +62,7 @@ class GeminiTeacher(ApiTeacher):
         """Returns the reply to one paid call.
 
         Raises:
-          TeacherError: there is none.
+          TeacherError: there is no reply.
         """
         with self.explained():
             body = await self.client.generate(request)
@@ -78,15 +78,15 @@ class GeminiTeacher(ApiTeacher):
     def reply(self, request: TeacherRequest, answer: Mapping[str, Any]) -> TeacherReply:
         """Returns the reply in a GenerateContentResponse (JSON of the REST API), without the key.
 
-        One without usage, or with impossible usage, is taken at its worst case.
+        If its usage is missing or impossible, the reply counts at its worst case.
 
         Raises:
-          TeacherError: there is no reply, and nothing that says that it is billed.
+          TeacherError: there is no reply, and no usage that would be billed.
         """
         return self.errors.reply(read(request, answer, worst_case(request)), answer)
 
     def submit(self, name: str, requests: Mapping[str, TeacherRequest]) -> str:
-        """Returns the id of a new job."""
+        """Submits a new job; returns its id."""
         inline = []
         for key, request in requests.items():
             system, contents = contents_of(request)
@@ -113,14 +113,14 @@ class GeminiTeacher(ApiTeacher):
     def results(
         self, job_id: str, requests: Mapping[str, TeacherRequest]
     ) -> Mapping[str, TeacherReply | TeacherError]:
-        """Returns the results of the requests of a job that has ended."""
+        """Returns the results of a job that has ended, by the key of the request."""
         job = self._job(job_id)
         words = _words(job)
         output = mapping(mapping(job.get("metadata")).get("output"))
         answers = items(mapping(output.get("inlinedResponses")).get("inlinedResponses"))
         if words == "FAILED" and not answers:
             raise self.job_refused(job_id, mapping(job.get("error")).get("message"))
-        # Answers come in the order of the job, of which `requests` may be a part.
+        # Answers come in the order of the job's requests; `requests` may be only some of those.
         in_order = list(requests) if len(requests) == len(answers) else [None] * len(answers)
         rows = [
             (mapping(mapping(row).get("metadata")).get("key") or key, mapping(row))
@@ -131,7 +131,7 @@ class GeminiTeacher(ApiTeacher):
         return read_results(rows, requests, self._result, unfinished)
 
     def _job(self, job_id: str) -> Mapping[str, Any]:
-        """Returns a job as the vendor writes it, also where the SDK cannot read an answer in it."""
+        """Returns a job's raw JSON, even if the SDK cannot read one of its answers."""
         with self.explained(*UNREADABLE):
             self.client.last_body = b""
             with contextlib.suppress(*UNREADABLE):
@@ -155,7 +155,7 @@ def _words(job: Mapping[str, Any]) -> str:
 
 
 def merged(objects: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Returns the response: the only object, or the sum of a stream's."""
+    """Returns the response: its only object, or the objects of a stream put together."""
     if len(objects) == 1:
         return objects[0]
     found: dict[str, Any] = {}
@@ -173,13 +173,13 @@ def merged(objects: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 def read(
     request: TeacherRequest, answer: Mapping[str, Any], worst: tuple[int, int]
 ) -> TeacherReply | None:
-    """Returns the reply in a response; None if there is none, nor any usage.
+    """Returns the reply in a response; None if it has neither a reply nor usage.
 
     Args:
       request: the question.
       answer: the parsed JSON.
-      worst: the highest counts of tokens, of input and output, that can be billed. They are taken
-        where the usage is missing or impossible.
+      worst: the highest numbers of input and output tokens that can be billed, used if the usage is
+        missing or impossible.
     """
     usage = mapping(answer.get("usageMetadata"))
     is_billed = any(usage.get(name) for name in _COUNTS)
@@ -190,7 +190,7 @@ def read(
     if not is_billed and not is_reply:
         return None
     inputs, total = tokens(usage.get("promptTokenCount")), tokens(usage.get("totalTokenCount"))
-    # Thoughts are billed as output, and are only in the total.
+    # Thoughts are billed as output, but counted only in the total.
     counts = (inputs, total - inputs) if inputs and total and total >= inputs else worst
     text = "".join(_text(part) for part in _parts(candidate))
     reason = "SAFETY" if feedback.get("blockReason") else str(candidate.get("finishReason") or "")
@@ -211,7 +211,7 @@ def _finish(request: TeacherRequest, text: str, reason: str) -> Finish:
 
 
 def _candidate(answer: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns the first candidate, empty if there is none."""
+    """Returns the first candidate, or an empty mapping if there is none."""
     candidates = items(answer.get("candidates"))
     return next((item for item in candidates if isinstance(item, Mapping)), {})
 
@@ -222,7 +222,7 @@ def _parts(candidate: Mapping[str, Any]) -> list[Any]:
 
 
 def _text(part: Any) -> str:
-    """Returns the text of a part; thoughts, and parts that are no text, have none."""
+    """Returns the text of a part; "" for thoughts and for parts that are not text."""
     part = {"text": part} if isinstance(part, str) else mapping(part)
     text = part.get("text")
     return text if isinstance(text, str) and not part.get("thought") else ""
@@ -232,8 +232,8 @@ class GoogleGenai:
     """The maintained SDK.
 
     Attributes:
-      refusals: its errors for responses that the vendor refused.
-      last_body: of the last call of a blocking client.
+      refusals: the SDK's exceptions for calls that the vendor refused.
+      last_body: the response body of the last call of the blocking client.
     """
 
     def __init__(self, key: str, base_url: str, timeout: float):
@@ -250,38 +250,38 @@ class GoogleGenai:
 
     @functools.cached_property
     def blocking(self) -> Any:
-        """The SDK's blocking client, for batch jobs, which are few."""
+        """The SDK's blocking client, for batch jobs, which need few calls."""
         return self._client()
 
     def _client(self, session: Any = None) -> Any:
         """Returns a client of the SDK.
 
         Args:
-          session: of aiohttp, for its asynchronous calls.
+          session: an aiohttp session for its asynchronous calls.
         """
         options = self._types.HttpOptions(
             base_url=self._base_url or None,
             timeout=round(1000 * self._timeout),
             retry_options=self._types.HttpRetryOptions(attempts=1),  # `annotate` retries.
             aiohttp_client=session,
-            # A redirect would take the key, in a header of Google's own, to another host.
+            # A redirect would carry the key, in Google's own header, to another host.
             async_client_args={"allow_redirects": False},
             client_args={"follow_redirects": False, "event_hooks": {"response": [self._keep]}},
         )
         return self._sdk.Client(vertexai=False, api_key=self._key, http_options=options)
 
     def _keep(self, response: Any) -> None:
-        """Keeps the body of a blocking call.
+        """Keeps the body of a blocking call; raises `_Arrived` for HTTP statuses other than 200.
 
         The SDK rejects values that it does not know, so a batch job with one such answer could
-        never be collected.
+        otherwise never be collected.
         """
         self.last_body = response.read()
         if response.status_code != 200:
             raise _Arrived(response.status_code, response.headers, self.last_body)
 
     async def generate(self, request: TeacherRequest) -> bytes | str:
-        """Returns the text of a response with HTTP status 200."""
+        """Returns the body of a response with HTTP status 200."""
         system, contents = contents_of(request)
         response = await self._asking.aio.models.generate_content(
             model=request.model, contents=contents, config=self._built(request, system)
@@ -295,15 +295,15 @@ class GoogleGenai:
 
     @functools.cached_property
     def _asking(self) -> Any:
-        """The client of the event loop that first asks.
+        """The SDK's client for the event loop that makes the first call.
 
-        It uses aiohttp, which takes two thirds of the processor time of httpx.
+        It uses aiohttp, which takes two thirds of the CPU time of httpx.
         """
         self._session = _session(self._aiohttp, min(30.0, self._timeout / 2))
         return self._client(self._session)
 
     def _built(self, request: TeacherRequest, system: str) -> Any:
-        """Returns the config of a call; building it for each request takes time."""
+        """Returns the config of a call from a cache: building one for each request takes time."""
         key = (system, request.max_output_tokens, request.temperature, request.structured)
         if key not in self._configs:
             self._configs[key] = self._types.GenerateContentConfig(
@@ -314,7 +314,7 @@ class GoogleGenai:
         return self._configs[key]
 
     def config(self, request: TeacherRequest, system: str) -> dict[str, Any]:
-        """Returns the arguments of the SDK's GenerateContentConfig that the vendor is sent."""
+        """Returns the arguments of the SDK's GenerateContentConfig that are sent to the vendor."""
         config = _config(request)
         if system:
             config["system_instruction"] = system
@@ -324,33 +324,33 @@ class GoogleGenai:
 
 
 class GoogleGenerativeai:
-    """The retired SDK, over REST, where its errors are as clear as those of the other.
+    """The retired SDK, over REST, where its errors are as clear as those of the other SDK.
 
     It has one key and one address for the whole process.
     """
 
-    refusals = ()  # `_take_out` raises every response before the SDK reads it.
+    refusals = ()  # `_take_out` raises every response as `_Arrived` before the SDK reads it.
 
     def __init__(self, key: str, base_url: str, timeout: float):
         with warnings.catch_warnings():
-            # It warns of its own retirement.
+            # The SDK warns of its own retirement.
             warnings.simplefilter("ignore", FutureWarning)
             sdk: Any = importlib.import_module("google.generativeai")
 
-        # It keeps 10 connections and warns of every further one that it closes.
+        # It keeps 10 connections, and would warn about every further one that it closes.
         logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
         options = {"api_endpoint": base_url} if base_url else None
         sdk.configure(api_key=key, transport="rest", client_options=options)
         client = importlib.import_module("google.generativeai.client")
-        # `requests` calls a hook before it would follow a redirect, key and all.
+        # `requests` calls this hook before it would follow a redirect and send the key along.
         hooks = client.get_default_generative_client().transport._session.hooks
         hooks["response"].append(_take_out)
         self._sdk, self._timeout = sdk, timeout
-        # Its calls block. The pool makes a thread where none is idle: one per call in flight.
+        # Its calls block. The pool starts a thread if none is idle: one per call in flight.
         self._threads = ThreadPoolExecutor(1000, "google-generativeai")
 
     async def generate(self, request: TeacherRequest) -> bytes | str:
-        """Returns the response's body."""
+        """Returns the body of a response with HTTP status 200."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._generate, request)
 
@@ -362,7 +362,7 @@ class GoogleGenerativeai:
         system, contents = contents_of(request)
         config = _config(request)
         if request.structured:
-            # Its schemas are an older subset.
+            # It supports an older subset of JSON schema.
             schema = {k: v for k, v in SCHEMA.items() if k != "additionalProperties"}
             config["response_schema"] = schema
         model = self._sdk.GenerativeModel(request.model, system_instruction=system or None)
@@ -385,12 +385,12 @@ class _Arrived(Exception):  # noqa: N818
 
 
 def _take_out(response: Any, *_: Any, **__: Any) -> NoReturn:
-    """Raises `_Arrived` with a response of `requests`, before the SDK reads it."""
+    """Raises `_Arrived` with a response of the library `requests`, before the SDK reads it."""
     raise _Arrived(response.status_code, response.headers, response.content)
 
 
 def contents_of(request: TeacherRequest) -> tuple[str, list[dict[str, Any]]]:
-    """Returns the system instruction and the turns in Gemini's form."""
+    """Returns the system instruction and the turns in Gemini's format."""
     system = "\n\n".join(m.content for m in request.messages if m.role == "system")
     turns = [m for m in request.messages if m.role != "system"]
     roles = {"user": "user", "assistant": "model"}
@@ -408,11 +408,12 @@ def _config(request: TeacherRequest) -> dict[str, Any]:
 
 
 def _session(aiohttp: Any, seconds: float) -> Any:
-    """Returns a session of aiohttp for the SDK, without a bound on its connections.
+    """Returns an aiohttp session for the SDK, without a limit on the number of connections.
 
-    A connection is made in `seconds` or not at all: the SDK would wait as long as for the answer,
-    and nothing would tell whether the request was sent. Bodies are read as UTF-8, whatever their
-    header claims, and as JSON or text: the SDK's own errors would give neither status nor usage.
+    Connecting fails after `seconds`: the SDK alone would wait as long as for the answer, and
+    nothing would tell whether the request was sent. Bodies are decoded as UTF-8, whatever their
+    header claims, and read as JSON or else as text: the SDK's own decoding errors would carry
+    neither status nor usage.
     """
     limits = aiohttp.ClientTimeout(sock_connect=seconds)
 

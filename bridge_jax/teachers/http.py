@@ -1,7 +1,7 @@
-"""Reads the JSON that servers write, and classifies the errors of calls over HTTP.
+"""Reads the JSON of servers, and classifies the errors of HTTP calls.
 
-Errors matter for the money. A vendor does not bill an answer that it refused to give, but a call
-that was lost on the way may be billed.
+The class of an error decides whether the call counts as billed. A vendor does not bill an answer
+that it refused to give, but it may bill a call that was lost on the way.
 """
 
 import contextlib
@@ -21,31 +21,31 @@ from bridge_jax.ledger.requests import TeacherReply
 from bridge_jax.teachers.protocol import TeacherError, Trouble
 from bridge_jax.teachers.secret import Secret, causes
 
-# JSON of servers. It is read in linear time, and only `Unreadable` is raised.
+# JSON of servers. Reading takes linear time, and raises only `Unreadable`.
 
-# No vendor nests an answer deeper. Deeper JSON would exhaust the stack where it is printed.
+# No vendor nests an answer deeper. Printing deeper JSON would exhaust the stack.
 _DEEPEST = 100
-# An upper bound of a count of tokens: ten times the longest contexts.
+# An upper bound on token counts: ten times the longest contexts.
 MOST_TOKENS = 100_000_000
-# A string (to the end of the text, if nothing closes it), or a bracket outside of strings.
+# A string (up to the end of the text if it is never closed), or a bracket outside of strings.
 _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 class Unreadable(ValueError):  # noqa: N818
-    """The text of a server is not JSON."""
+    """The server's text is not JSON that we can read."""
 
 
 def parsed(body: bytes | str) -> Any:
     """Returns the JSON value in `body`; bytes that are not UTF-8 become U+FFFD.
 
     Raises:
-      Unreadable: there is none, or it is nested deeper than 100 levels.
+      Unreadable: there is no JSON value, or it is nested deeper than 100 levels.
     """
     text = decoded(body).removeprefix("\ufeff")
     if text.count("{") + text.count("[") > _DEEPEST and _depth(text) > _DEEPEST:
         raise Unreadable(f"it is nested deeper than {_DEEPEST} levels")
     try:
-        # An integer longer than any count becomes a float, at last infinity.
+        # Integers longer than any count become floats, and very long ones infinity.
         return json.loads(text, parse_int=lambda d: int(d) if len(d) <= 20 else float(d))
     except ValueError as error:
         raise Unreadable(f"it is not JSON ({error})") from None
@@ -57,7 +57,7 @@ def decoded(body: bytes | str) -> str:
 
 
 def json_or_text(body: bytes | str) -> Any:
-    """Returns the JSON value in `body`, or the text where there is none."""
+    """Returns the JSON value in `body`, or its text if it is not JSON."""
     try:
         return parsed(body)
     except Unreadable:
@@ -67,10 +67,10 @@ def json_or_text(body: bytes | str) -> Any:
 def objects(body: bytes | str) -> list[Mapping[str, Any]]:
     """Returns the JSON objects of a response: one, those of a list, or those of an event stream.
 
-    Some servers stream (`data: {...}`) though they were not asked to.
+    Some servers stream (`data: {...}`) without being asked to.
 
     Raises:
-      Unreadable: there are none.
+      Unreadable: there are no objects.
     """
     text = decoded(body)
     if text.lstrip("\ufeff\r\n\t ").startswith(("data:", "event:", "id:", "retry:", ":")):
@@ -86,26 +86,26 @@ def objects(body: bytes | str) -> list[Mapping[str, Any]]:
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
-    """Returns `value` if it is an object, else an empty one."""
+    """Returns `value` if it is a mapping, else an empty one."""
     return value if isinstance(value, Mapping) else {}
 
 
 def items(value: Any) -> list[Any]:
-    """Returns a list's items; anything else is the only item, None is no item."""
+    """Returns a list as it is, no items for None, and any other value as the only item."""
     if isinstance(value, list):
         return value
     return [] if value is None else [value]
 
 
 def tokens(value: Any) -> int | None:
-    """Returns a count of tokens; None unless it is a whole number from 0 to `MOST_TOKENS`."""
+    """Returns a token count; None unless it is an integer from 0 to `MOST_TOKENS`."""
     if isinstance(value, bool) or not isinstance(value, int):
         return None
     return value if 0 <= value <= MOST_TOKENS else None
 
 
 def _depth(text: str) -> int:
-    """Returns how deep brackets outside of strings are nested."""
+    """Returns the deepest nesting of brackets outside of strings."""
     step = {"[": 1, "{": 1, "]": -1, "}": -1}
     depths = itertools.accumulate(step.get(found[0], 0) for found in _BRACKETS.finditer(text))
     return max(depths, default=0)
@@ -116,7 +116,7 @@ def _depth(text: str) -> int:
 # HTTP status, headers and body (as parsed JSON, if it is JSON) of a call that the vendor refused.
 Refusal = tuple[int, Mapping[str, str], Any]
 
-# The HTTP status that an error's code, status or type (in lower case) stands for; others are 400.
+# The HTTP status for an error's code, status or type (in lower case); all others stand for 400.
 _STATUS_OF = {
     name: status
     for status, names in {
@@ -133,12 +133,13 @@ _STATUS_OF = {
     }.items()
     for name in names.split()
 }
-# Of a proxy in front of the model, which may have answered and billed (520 to 524: Cloudflare's).
+# Statuses of a proxy in front of the model, which may have answered and billed (520 to 524 are
+# Cloudflare's).
 _OF_A_PROXY = {408, 502, 504, *range(520, 525)}
-# Exceptions of libraries, such as an SDK, that read an answer of another form than they expect.
+# Exceptions that libraries such as an SDK raise on an answer of an unexpected form.
 UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
-# Exceptions raised before a byte of a request is sent: of aiohttp, of httpx, of urllib3 and
-# requests, and of the libraries under them. Classes derived from them count too.
+# Exceptions raised before a byte of a request is sent, by aiohttp, httpx, urllib3, requests and the
+# libraries under them. Subclasses count too.
 _NEVER_SENT_BY_AIOHTTP = re.compile(
     "ClientConnectorError|ConnectionTimeoutError|ClientHttpProxyError|ServerFingerprintMismatch"
     "|InvalidURL|NonHttpUrlClientError"
@@ -152,11 +153,11 @@ _NETWORK = re.compile("aiohttp|httpx2?|httpcore2?|anyio|requests|urllib3|ssl")
 
 @dataclasses.dataclass(frozen=True)
 class HttpErrors:
-    """Turns the errors of a teacher's calls into `TeacherError`s, without its key.
+    """Turns the errors of a teacher's calls into `TeacherError`s that do not contain its key.
 
     Attributes:
-      teacher: its name, for messages.
-      secret: its key, which no message may hold.
+      teacher: the teacher's name, for messages.
+      secret: the teacher's key, which must not appear in any message.
     """
 
     teacher: str
@@ -168,11 +169,11 @@ class HttpErrors:
         refusal: Callable[[Exception], Refusal | None],
         unreadable: tuple[type[Exception], ...] = (),
     ) -> Iterator[None]:
-        """Turns what is raised inside into a `TeacherError`, without the key.
+        """Turns errors of calls in the block into `TeacherError`s; hides the key in all errors.
 
         Args:
-          refusal: gets the vendor's refusal from an error of its SDK; None for other errors.
-          unreadable: errors that the SDK raises where it cannot read an answer.
+          refusal: returns the vendor's refusal in an error of its SDK; None for other errors.
+          unreadable: errors that the SDK raises if it cannot read an answer.
         """
         with self.secret.guard():
             try:
@@ -192,7 +193,7 @@ class HttpErrors:
         """Returns the JSON objects of a response with HTTP status 200.
 
         Raises:
-          TeacherError: there are none, so whether it is billed is unknown.
+          TeacherError: there are none, so whether the call is billed is unknown.
         """
         try:
             return objects(body)
@@ -203,7 +204,7 @@ class HttpErrors:
         """Returns the reply found in an answer, without the key.
 
         Raises:
-          TeacherError: there is no reply, and nothing that says that it is billed.
+          TeacherError: `found` is None: the answer has no reply, and no usage that would be billed.
         """
         if found is None:
             raise self.no_reply(answer)
@@ -213,7 +214,7 @@ class HttpErrors:
         """Returns the error for an HTTP status other than 200; the vendor's own are not billed.
 
         Args:
-          status, headers, body: of the response; the body as parsed JSON, if it is JSON.
+          status, headers, body: those of the response; the body is parsed if it is JSON.
         """
         if 200 <= status < 300:
             return self.unusable(f"HTTP {status}: {body}")
@@ -222,9 +223,9 @@ class HttpErrors:
         return self._refused(status, headers, body, f"HTTP {status}")
 
     def no_reply(self, answer: Mapping[str, Any]) -> TeacherError:
-        """Returns the error for an answer with HTTP status 200 without a reply and without usage.
+        """Returns the error for an answer with HTTP status 200 that has neither reply nor usage.
 
-        An error inside it is judged by its own code. Without one, the cost is unknown.
+        An error inside the answer is classified by its own code. Without one, the cost is unknown.
         """
         choice = mapping(next(iter(items(answer.get("choices"))), None))
         is_error = "error" in (answer.get("object"), answer.get("type"))
@@ -236,18 +237,18 @@ class HttpErrors:
         return self._refused(status, {}, {"error": error}, f"HTTP 200 with error {status}")
 
     def unusable(self, answer: str) -> TeacherError:
-        """Returns the error for an answer that is not one; whether it is billed is unknown."""
+        """Returns the error for an unusable answer; whether it is billed is unknown."""
         said = " ".join(self.secret.hide(answer).split())[:200]
         return self._lost(f"what it answered is no reply of a model: {said!r}")
 
     def broken(self, error: BaseException) -> TeacherError | None:
-        """Returns the error for an exception of the connection; None for other exceptions."""
+        """Returns the error for a connection's exception; None for other exceptions."""
         chain = list(causes(error))
         libraries = {type(e).__module__.split(".")[0] for e in chain}
         names = {cls.__name__ for e in chain for cls in type(e).__mro__}
         last = chain[-1]
         said = " ".join(self.secret.hide(f"{type(last).__name__}: {last}").split())[:300]
-        # The layer around aiohttp calls a lost answer a ConnectTimeout of httpx.
+        # The layer around aiohttp reports a lost answer as httpx's ConnectTimeout.
         never_sent = _NEVER_SENT_BY_AIOHTTP if "aiohttp" in libraries else _NEVER_SENT
         if any(map(never_sent.fullmatch, names)):
             return TeacherError(f"{self.teacher} cannot be reached: {said}", "transient")
@@ -257,7 +258,7 @@ class HttpErrors:
         return self._lost(f"no answer arrived ({said})")
 
     def _lost(self, what: str) -> TeacherError:
-        """Returns the error for a request that was sent and has no usable reply."""
+        """Returns the error for a request that was sent but has no usable reply."""
         return TeacherError(f"{self.teacher}: {what}; whether it is billed is unknown", "unknown")
 
     def _refused(
@@ -283,7 +284,7 @@ class HttpErrors:
         return TeacherError(message, trouble, _retry_after(headers, error))
 
     def _redirected(self, status: int, headers: Mapping[str, str]) -> TeacherError:
-        """Returns the error for a redirect, which is not followed: the key would go along."""
+        """Returns the error for a redirect, which is not followed: the key would be sent along."""
         location = headers.get("location") or headers.get("Location") or ""
         try:
             host = urlsplit(location).hostname or ""
@@ -297,15 +298,15 @@ class HttpErrors:
 
 
 def _error_in(body: Any) -> Mapping[str, Any]:
-    """Returns the error in a body of any shape, with its words as `message`."""
-    if isinstance(body, list) and len(body) == 1:  # Google's, where it streams.
+    """Returns the error object in a body of any shape; another value becomes its `message`."""
+    if isinstance(body, list) and len(body) == 1:  # A Google error of a streamed call.
         body = body[0]
     error = body.get("error", body) if isinstance(body, Mapping) else body
     return error if isinstance(error, Mapping) else {"message": error}
 
 
 def _status_in(error: Any) -> int:
-    """Returns the HTTP status that an error stands for by its own code; 400 if it has none."""
+    """Returns the HTTP status that an error's own code stands for; 400 if it has none."""
     found = _error_in(items(error)[0])
     for name in ("code", "status", "status_code", "type"):
         code = str(found.get(name)).strip().lower()
@@ -317,12 +318,12 @@ def _status_in(error: Any) -> int:
 
 
 def _details(error: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Returns Google's `details` of an error."""
+    """Returns the `details` of a Google error."""
     return [detail for detail in items(error.get("details")) if isinstance(detail, Mapping)]
 
 
 def _retry_after(headers: Mapping[str, str], error: Mapping[str, Any]) -> float:
-    """Returns the seconds that the vendor asks to wait: Retry-After, or Google's RetryInfo."""
+    """Returns the seconds that the vendor asks us to wait: Google's RetryInfo, or Retry-After."""
     for detail in _details(error):
         if (delay := str(detail.get("retryDelay", ""))).endswith("s"):
             return _seconds(delay[:-1])
@@ -331,13 +332,13 @@ def _retry_after(headers: Mapping[str, str], error: Mapping[str, Any]) -> float:
         date = email.utils.parsedate_to_datetime(text)
     except (ValueError, TypeError, LookupError, OverflowError):
         return _seconds(text)
-    if date.tzinfo is None:  # "-0000": UTC, without the machine's own time zone.
+    if date.tzinfo is None:  # "-0000": UTC, with no statement about the local time zone.
         date = date.replace(tzinfo=datetime.UTC)
     return max(0.0, (date - datetime.datetime.now(datetime.UTC)).total_seconds())
 
 
 def _seconds(text: str) -> float:
-    """Returns a number of seconds; 0 for any other text, for infinity and for less than 0."""
+    """Parses a number of seconds; any other text, infinity and negative numbers give 0."""
     try:
         seconds = float(text)
     except ValueError:

@@ -1,14 +1,15 @@
-"""Asks GPT, and every server that speaks OpenAI's protocol (vLLM, SGLang, JetStream).
+"""Asks GPT models, and any server that speaks OpenAI's protocol (vLLM, SGLang, JetStream).
 
-Requests go through the SDK's `post`, not through its typed `create`: it builds and checks the same
-JSON at half the processor time, which counts at hundreds of answers a second.
+Requests go through the SDK's `post`, not through its typed `create`: for the same JSON, `post`
+takes half the CPU time, which matters at hundreds of answers per second.
 
-Servers differ in the fields that they take. OpenAI's reasoning models take `max_completion_tokens`
-alone and one temperature, older servers `max_tokens` alone, and some no schemas. A refusal costs
-nothing, so a `Dialect` learns from the first ones for the rest of the run; a request's key in the
-ledger does not depend on it. Servers differ in their answers too: content may be a list of parts,
-some of them thoughts, and a completion may come as an event stream, or as one of the older
-completions. Whatever is billed is a reply, at worst a malformed one.
+Servers differ in the fields that they accept. OpenAI's reasoning models accept only
+`max_completion_tokens` and only one temperature, older servers accept only `max_tokens`, and some
+accept no schemas. A refusal costs nothing, so a `Dialect` learns from the first refusals for the
+rest of the run; a request's key in the ledger does not depend on it. Servers differ in their
+answers too: content may be a list of parts, some of them thoughts, and a completion may arrive as
+an event stream, or in the form of the older text completions. Anything that is billed becomes a
+reply, at worst a malformed one.
 """
 
 import copy
@@ -31,33 +32,34 @@ from bridge_jax.teachers.replies import SCHEMA, finish_of
 
 _log = logging.getLogger(__name__)
 
-_ENDPOINT = "/v1/chat/completions"  # of the requests in a batch job
+_ENDPOINT = "/v1/chat/completions"  # For the requests in a batch job.
 _ENDED = {"completed", "failed", "expired", "cancelled"}
 _LIMITS = ("max_tokens", "max_completion_tokens")
-# Words of servers that refuse a field, or every value of it but their own.
+# Phrases in a refusal of a field, or of every value of it except the server's default.
 _UNKNOWN = re.compile(
     "unsupported|not support|n't support|unrecognized|unknown|unexpected|not permitted|not allowed"
     "|extra_forbidden|no longer|deprecated|not available|only the default"
 )
-# Words for a value that is too high. The limit keeps its name then: another might be ignored.
+# Phrases for a value that is too high. The token limit then keeps its field name: the server might
+# ignore another one.
 _TOO_HIGH = re.compile("too large|too long|too high|exceed|at most|context length|maximum")
-_LONGEST = 4000  # Characters of a refusal that are read.
+_LONGEST = 4000  # Number of characters of a refusal that are read.
 
-_FORMS = str | list | Mapping | None  # Of content that may hold text.
+_FORMS = str | list | Mapping | None  # Types of `content` that may hold text.
 _CUT_OFF = {"length", "max_tokens", "max_output_tokens", "model_length"}
 _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens")
 
 
 class OpenAITeacher(ApiTeacher):
-    """A teacher that answers OpenAI's chat completions, one by one or in batch jobs."""
+    """A teacher behind OpenAI's chat completions API, asked by single calls or in batch jobs."""
 
     def __init__(self, config: TeacherConfig):
         super().__init__(config)
         self._dialect = self._first_dialect()
-        self._sent_as: dict[str, Dialect] = {}  # By batch job.
+        self._sent_as: dict[str, Dialect] = {}  # By the batch job's id.
 
     def _first_dialect(self) -> "Dialect":
-        # OpenAI's reasoning models know only the second name, older servers only the first.
+        # OpenAI's reasoning models accept only `max_completion_tokens`, older servers the other.
         limit = "max_tokens" if self.config.base_url else "max_completion_tokens"
         return Dialect(self.name, limit)
 
@@ -66,7 +68,7 @@ class OpenAITeacher(ApiTeacher):
         """The SDK's module.
 
         Raises:
-          UserError: it is not installed.
+          UserError: the SDK is not installed.
         """
         try:
             import aiohttp  # noqa: F401 - the SDK needs it for DefaultAioHttpClient
@@ -81,7 +83,7 @@ class OpenAITeacher(ApiTeacher):
     def client(self) -> Any:
         """The SDK's client, for one event loop.
 
-        It uses aiohttp, which takes two thirds of the processor time of the SDK's default.
+        It uses aiohttp, which takes two thirds of the CPU time of the SDK's default transport.
 
         Raises:
           UserError: the SDK is not installed, or there is no key.
@@ -92,12 +94,12 @@ class OpenAITeacher(ApiTeacher):
 
     @functools.cached_property
     def _blocking(self) -> Any:
-        """The SDK's blocking client, for batch jobs, which are few."""
+        """The SDK's blocking client, for batch jobs, which need few calls."""
         client = self.sdk.DefaultHttpxClient(follow_redirects=False)
         return self.sdk.OpenAI(**self._settings(), http_client=client)
 
     def _settings(self) -> dict[str, Any]:
-        """Returns the arguments of the SDK's clients."""
+        """Returns the constructor arguments of the SDK's clients."""
         return {
             "api_key": self.key() or "none",
             "base_url": self.config.base_url or None,
@@ -108,11 +110,11 @@ class OpenAITeacher(ApiTeacher):
     async def ask(self, request: TeacherRequest) -> TeacherReply:
         """Returns the reply to one paid call.
 
-        A call that is refused for the form of the request costs nothing, and is made again in
-        another form.
+        A call that is refused for the fields of the request costs nothing, and is repeated with
+        other fields.
 
         Raises:
-          TeacherError: there is none.
+          TeacherError: there is no reply.
         """
         with self.explained():
             while True:
@@ -133,21 +135,21 @@ class OpenAITeacher(ApiTeacher):
         return error.status_code, response.headers, http.json_or_text(response.text)
 
     def body(self, request: TeacherRequest) -> dict[str, Any]:
-        """Returns the JSON of a request, in the form that the server has not refused yet."""
+        """Returns the JSON of a request, with fields that the server has not refused yet."""
         return self._dialect.body(request)
 
     def reply(self, request: TeacherRequest, answer: Mapping[str, Any]) -> TeacherReply:
         """Returns the reply in a chat completion, without the key.
 
-        One without usage, or with impossible usage, is taken at its worst case.
+        If its usage is missing or impossible, the reply counts at its worst case.
 
         Raises:
-          TeacherError: there is no reply, and nothing that says that it is billed.
+          TeacherError: there is no reply, and no usage that would be billed.
         """
         return self.errors.reply(read(request, answer, worst_case(request)), answer)
 
     def submit(self, name: str, requests: Mapping[str, TeacherRequest]) -> str:
-        """Returns the id of a new job."""
+        """Submits a new job; returns its id."""
         row = {"method": "POST", "url": _ENDPOINT}
         lines = [
             json.dumps({"custom_id": key, **row, "body": self.body(request)}) + "\n"
@@ -158,7 +160,7 @@ class OpenAITeacher(ApiTeacher):
             with self.explained(*UNREADABLE):
                 file = self._blocking.files.create(file=(f"{name}.jsonl", content), purpose="batch")
         except TeacherError as error:
-            if error.trouble == "unknown":  # A file that was uploaded twice costs nothing.
+            if error.trouble == "unknown":  # Uploading the file twice costs nothing.
                 raise TeacherError(str(error), "transient") from None
             raise
         with self.explained(*UNREADABLE):
@@ -189,7 +191,7 @@ class OpenAITeacher(ApiTeacher):
     def results(
         self, job_id: str, requests: Mapping[str, TeacherRequest]
     ) -> Mapping[str, TeacherReply | TeacherError]:
-        """Returns the results of the requests of a job that has ended."""
+        """Returns the results of a job that has ended, by the key of the request."""
         job = self._job(job_id)
         files = [file for file in (job.output_file_id, job.error_file_id) if file]
         if job.status == "failed" and not files:
@@ -199,7 +201,7 @@ class OpenAITeacher(ApiTeacher):
         lines: list[bytes] = []
         for file in files:
             with self.explained(*UNREADABLE):
-                # Not splitlines(): an answer may hold U+2028, which JSON leaves unescaped.
+                # Not splitlines(): an answer may contain U+2028, which JSON leaves unescaped.
                 lines += self._blocking.files.content(file).content.split(b"\n")
         rows = [mapping(http.json_or_text(line)) for line in lines if line]
         sent_as = self._sent_as.get(job_id) or self._first_dialect()
@@ -225,7 +227,7 @@ class OpenAITeacher(ApiTeacher):
             raise TeacherError(self.secret.hide(said), "transient" if passing else "rejected")
         response = mapping(row.get("response"))
         status, body = response.get("status_code"), response.get("body")
-        # Without a valid status, the body says what it is.
+        # Without a valid status, the body itself shows whether it is a reply or an error.
         if isinstance(status, int) and status != 200:
             if self._dialect.learn(sent_as.body(request), status, body):
                 said = f"{self.name} refuses the form of the request, which changes: {body}"
@@ -235,18 +237,18 @@ class OpenAITeacher(ApiTeacher):
 
 
 async def _read_as_utf8(response: Any) -> None:
-    """Makes the SDK decode a response as UTF-8, the encoding of JSON, whatever its header says."""
+    """Makes the SDK decode a response as UTF-8, JSON's encoding, whatever the header says."""
     response.encoding = "utf-8"
 
 
 @dataclasses.dataclass
 class Dialect:
-    """The fields of a request that one server takes, learned from its refusals.
+    """The request fields that one server accepts, learned from its refusals.
 
     Attributes:
-      teacher: its name, for messages.
-      limit: the name of the limit of a reply's tokens that is tried first.
-      refused: fields that the server has refused.
+      teacher: the teacher's name, for messages.
+      limit: the field name to try first for the limit on output tokens.
+      refused: the fields that the server has refused.
     """
 
     teacher: str
@@ -262,19 +264,19 @@ class Dialect:
         }
         if request.temperature is not None and "temperature" not in self.refused:
             body["temperature"] = request.temperature
-        # The prompt asks for JSON all the same, and other text is read too.
+        # Without this field, the prompt still asks for JSON, and other text is read too.
         if request.structured and "response_format" not in self.refused:
             schema = {"name": "rationale_and_answer", "strict": True, "schema": SCHEMA}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
         return body
 
     def learn(self, sent: Mapping[str, Any], status: int, refusal: Any) -> bool:
-        """Learns from a refusal; returns whether the request should be sent again in another form.
+        """Learns from a refusal; returns whether the request should be sent with other fields.
 
         Args:
-          sent: the refused body.
+          sent: the JSON of the refused request.
           status: the HTTP status.
-          refusal: the JSON, or the text, of the answer.
+          refusal: the answer, as parsed JSON or as text.
         """
         if status not in (400, 422):
             return False
@@ -283,18 +285,18 @@ class Dialect:
             self.refused.add(name)
             instead = "its other name is tried" if name in _LIMITS else "it is left out"
             _log.warning("%s refuses %s: %s", self.teacher, name, instead)
-        # The answer to another call may have come first.
+        # A concurrent call may have learned the same already: that is a reason to retry too.
         limit = self._name_of_limit()
         return any(name in self.refused and name != limit for name in unknown)
 
     def _name_of_limit(self) -> str:
-        """Returns the limit's name that is not refused; the first one if both are."""
+        """Returns the first name of the limit that is not refused; `limit` if both are."""
         names = sorted(_LIMITS, key=lambda name: name != self.limit)
         return next((name for name in names if name not in self.refused), names[0])
 
 
 def _fields_refused(refusal: Any) -> set[str]:
-    """Returns the fields that a refusal says the server does not take."""
+    """Returns the fields that the server does not accept, according to a refusal."""
     error = refusal.get("error", refusal) if isinstance(refusal, Mapping) else refusal
     text = (error if isinstance(error, str) else json.dumps(error))[:_LONGEST].lower()
     if not _UNKNOWN.search(text):
@@ -311,7 +313,7 @@ def _fields_refused(refusal: Any) -> set[str]:
 
 
 def merged(objects: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Returns the completion that a response holds: its only object, or the sum of its chunks."""
+    """Returns the completion in a response: its only object, or its chunks put together."""
     if len(objects) == 1:
         return objects[0]
     pieces, reason, found = [], None, {}
@@ -330,13 +332,13 @@ def merged(objects: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
 def read(
     request: TeacherRequest, answer: Mapping[str, Any], worst: tuple[int, int]
 ) -> TeacherReply | None:
-    """Returns the reply in a chat completion; None if there is none, nor any usage.
+    """Returns the reply in a chat completion; None if it has neither a reply nor usage.
 
     Args:
       request: the question.
       answer: the parsed JSON.
-      worst: the highest counts of tokens, of input and output, that can be billed. They are taken
-        where the usage is missing or impossible.
+      worst: the highest numbers of input and output tokens that can be billed, used if the usage is
+        missing or impossible.
     """
     usage = mapping(answer.get("usage"))
     is_billed = any(usage.get(name) for name in _COUNTS)
@@ -355,9 +357,9 @@ def read(
 
 
 def _billed(usage: Mapping[str, Any], is_said: bool) -> tuple[int, int] | None:
-    """Returns the tokens of input and output; None if the usage is missing or impossible.
+    """Returns the input and output tokens; None if the usage is missing or impossible.
 
-    Some servers count the model's thoughts in the total alone, and bill them as output.
+    Some servers count the model's thoughts only in the total, and bill them as output.
     """
     inputs = tokens(usage.get("prompt_tokens", usage.get("input_tokens")))
     outputs = tokens(usage.get("completion_tokens", usage.get("output_tokens")))
@@ -381,7 +383,7 @@ def _finish(request: TeacherRequest, text: str, reason: Any, refusal: str) -> Fi
 
 
 def _content(choice: Mapping[str, Any]) -> Any:
-    """Returns the content of a choice: of a message, of a chunk, or of the older completions."""
+    """Returns the content of a choice: a message, a chunk, or an older text completion."""
     message = choice.get("message") or choice.get("delta")
     if message is None:
         return choice.get("text")
@@ -398,14 +400,14 @@ def _said(choice: Mapping[str, Any]) -> tuple[str, str]:
     if message.get("refusal"):
         refusal = str(message["refusal"])
     if not text and not refusal and isinstance(content, Mapping) and "type" not in content:
-        text = json.dumps(content, ensure_ascii=False)  # The object that was asked for, unquoted.
+        text = json.dumps(content, ensure_ascii=False)  # The requested JSON, not as a string.
     if not isinstance(content, _FORMS):
         text = json.dumps(content)
     return text, refusal
 
 
 def _part(part: Any) -> tuple[str, str]:
-    """Returns the text and the refusal of a part of the content; thoughts have neither."""
+    """Returns the text and the refusal in a part of the content; thoughts have neither."""
     part = {"text": part} if isinstance(part, str) else mapping(part)
     text, refusal = part.get("text"), part.get("refusal")
     if part.get("thought"):

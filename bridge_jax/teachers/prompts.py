@@ -1,11 +1,11 @@
-"""Writes the prompts for API teachers. To change their words, edit this file.
+"""Writes the prompts for API teachers. To change their wording, edit this file.
 
-The answer's form is named per kind of task, so that a right answer parses. Whether the gold answer
-is shown is an option. The papers do not say that it is, so by default it is not: then an answer
-that agrees with gold says something about the rationale.
+The prompts state the answer's format for each kind of task, so that a correct answer parses.
+Showing the gold answer is an option. The papers do not say that the teacher sees it, so by default
+it does not: then an answer that agrees with gold says something about the rationale.
 
-Where the data say what the task is (`data.example`), the user's turn is the bare text. The system
-message says what to do with it, since an LLM that is sent a customer's letter would reply to it.
+If the data state the task (`data.example`), the user's turn is the bare text, and the system
+message says what to do with it: an LLM that is sent only a customer's letter would reply to it.
 """
 
 from bridge_jax.data.answers import ANSWER_MARK
@@ -76,9 +76,9 @@ def messages(
 
     Args:
       example: the question.
-      show_gold: with its answer.
-      structured: ask for JSON.
-      long: ask for all of the reasoning, not a few short sentences.
+      show_gold: whether to include the gold answer.
+      structured: whether to ask for JSON.
+      long: whether to ask for detailed reasoning instead of a few short sentences.
     """
     form = ANSWER[example.kind].format(choices=", ".join(example.choices))
     if example.kind == "numeric" and example.decimal == ",":
@@ -100,9 +100,9 @@ def shorten(
 
     Args:
       example: the question.
-      rationale, answer: of the reply.
-      words: at most.
-      structured: ask for JSON.
+      rationale, answer: those of the reply to shorten.
+      words: the most words.
+      structured: whether to ask for JSON.
     """
     system = " ".join((SHORTEN.format(words=words), IN_JSON if structured else IN_TEXT))
     parts = {"question": example.question, "rationale": rationale, "answer": answer}
@@ -112,9 +112,9 @@ def shorten(
 def _with_task(
     example: Example, show_gold: bool, form: str, reply: str, long: bool
 ) -> tuple[Message, Message]:
-    """Returns the chat with the task in the system message, a paragraph for each of its parts.
+    """Returns the chat with the task in the system message, one paragraph per part.
 
-    The gold answer stands at the end: vendors bill less for a beginning that requests share.
+    The gold answer comes last: vendors bill less for a prefix that requests share.
     """
     task, labels = example.task, labels_of(example)
     if labels:

@@ -1,4 +1,4 @@
-"""Defines the interfaces of a teacher, for single calls and batch jobs, and the error of a call."""
+"""Defines a teacher's interfaces, for single calls and batch jobs, and the error of a call."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,27 +12,27 @@ Trouble = Literal["fatal", "rejected", "transient", "unknown"]
 
 
 class Teacher(Protocol):
-    """An expensive model. Until `aclose` one event loop awaits many calls of `ask` at once."""
+    """An expensive model. Until `aclose`, one event loop awaits many calls of `ask` at once."""
 
     @property
     def name(self) -> str:
-        """Its name in messages."""
+        """The teacher's name, for messages."""
         ...
 
     def estimate_input_tokens(self, request: TeacherRequest) -> int:
-        """Returns the input tokens to reserve, better too many than too few; costs nothing."""
+        """Returns the input tokens to reserve, rather too many than too few; makes no paid call."""
         ...
 
     async def ask(self, request: TeacherRequest) -> TeacherReply:
-        """Returns the reply to one paid call, which it makes once.
+        """Makes one paid call, without retries, and returns the reply.
 
         Raises:
-          TeacherError: no reply. Unless its `trouble` is unknown, there is nothing to pay.
+          TeacherError: there is no reply. Unless its `trouble` is unknown, nothing is billed.
         """
         ...
 
     async def aclose(self) -> None:
-        """Closes the connections of this event loop; asked again, it opens others."""
+        """Closes the connections of this event loop; a later `ask` opens new ones."""
         ...
 
 
@@ -40,11 +40,11 @@ class TeacherError(UserError):
     """A call that failed.
 
     Attributes:
-      trouble: `fatal`: every further call would fail too (no key, a wrong one), so the run stops.
-        `rejected`: this request is given up, and the run goes on. `transient`: nothing to pay, and
-        the same call may succeed later (rate limit, overload, no connection). `unknown`: it was
-        sent, and may be billed; it may be made again, as a further request.
-      retry_after: the wait that the vendor asks for, seconds.
+      trouble: `fatal`: every further call would fail too (no key, a wrong key), so the run stops.
+        `rejected`: this request is given up, and the run continues. `transient`: nothing is billed,
+        and the same call may succeed later (rate limit, overload, no connection). `unknown`: the
+        call was sent and may be billed; it may be repeated, as a further request.
+      retry_after: the wait that the vendor asks for, in seconds.
     """
 
     def __init__(self, message: str, trouble: Trouble = "fatal", retry_after: float = 0.0):
@@ -54,7 +54,7 @@ class TeacherError(UserError):
 
 
 class JobRefused(TeacherError):  # noqa: N818
-    """The vendor refused a batch job as a whole: none of it is billed."""
+    """The vendor refused a whole batch job: nothing of it is billed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +62,8 @@ class JobState:
     """The progress of a batch job.
 
     Attributes:
-      words: the vendor's name of the state.
-      done: requests done, as far as the vendor says.
+      words: the vendor's name for the state.
+      done: number of requests done, as far as the vendor reports it.
       ended: whether its results can be collected.
     """
 
@@ -76,8 +76,8 @@ class BatchTeacher(Protocol):
     """A teacher that takes batch jobs. Every method raises `TeacherError`, as `Teacher.ask` does.
 
     Attributes:
-      name: for messages.
-      vendor: the owner of its jobs; another vendor's jobs are not collected.
+      name: the teacher's name, for messages.
+      vendor: the owner of its jobs; jobs of other vendors are not collected.
     """
 
     name: str
@@ -88,7 +88,7 @@ class BatchTeacher(Protocol):
         ...
 
     def submit(self, name: str, requests: Mapping[str, TeacherRequest]) -> str:
-        """Returns the id of a new job `name` with these requests by key."""
+        """Submits a job `name` with these requests, by key; returns the vendor's id."""
         ...
 
     def find(self, name: str) -> str | None:
@@ -102,12 +102,12 @@ class BatchTeacher(Protocol):
     def results(
         self, job_id: str, requests: Mapping[str, TeacherRequest]
     ) -> Mapping[str, TeacherReply | TeacherError]:
-        """Returns the results of the requests, by key, of a job that has ended.
+        """Returns the results of a job that has ended, by the key of the request.
 
-        A request without a result may be billed; one with an error is not, unless its trouble is
-        unknown.
+        A request without a result may be billed; one with an error is not billed, unless its
+        trouble is unknown.
 
         Raises:
-          JobRefused: nothing of the job is billed.
+          JobRefused: the job was refused; nothing of it is billed.
         """
         ...

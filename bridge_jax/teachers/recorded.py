@@ -1,14 +1,14 @@
-"""Replays recorded replies: of programs, LLMs and earlier runs. No key is needed.
+"""Replays recorded replies of programs, LLMs and earlier runs. No key is needed.
 
-Tokens are counted, unless the record has them, so that budgets and prices are those of a real run.
-The replies come from one of three places:
+Tokens are counted unless the record states them, so that budgets and prices are those of a real
+run. The replies come from one of three sources:
 
-- The examples: the rationale that a program wrote for a practice task, or an LLM for a data set.
-- The *ledger* of a run, which answers the very requests that it holds: with the same config as the
-  recorded run every stage after it gets the same bytes, at the same recorded tokens.
-- A *JSONL* file, which answers by example, whatever is asked: rows of `id` and `reply`, or of `id`,
-  `rationale` and `answer` as in a run's `annotations.jsonl`; `input_tokens`, `output_tokens` and
-  `finish` where they are known.
+- The examples: rationales that a program wrote for a practice task, or an LLM for a data set.
+- The *ledger* of a run, which answers exactly the requests that it holds. With the config of the
+  recorded run, every later stage gets the same bytes, at the same recorded token counts.
+- A *JSONL* file, which answers by example id, whatever the prompt: rows of `id` and `reply`, or of
+  `id`, `rationale` and `answer` as in a run's `annotations.jsonl`; with `input_tokens`,
+  `output_tokens` and `finish` if they are known.
 """
 
 import dataclasses
@@ -42,10 +42,10 @@ class RecordedTeacher:
     """A teacher that replies with what was recorded.
 
     Attributes:
-      name: for messages.
-      find: returns what is recorded for a request: a reply that was paid, a row of a JSONL file, or
-        the error to raise because there is neither.
-      count_tokens: stands in for the vendor's tokenizer, for rows that do not say.
+      name: the teacher's name, for messages.
+      find: returns the record for a request: a reply that was paid for, a row of a JSONL file, or
+        the error to raise if there is neither.
+      count_tokens: stands in for the vendor's tokenizer, for rows without token counts.
     """
 
     name: str
@@ -53,7 +53,7 @@ class RecordedTeacher:
     count_tokens: Callable[[str], int]
 
     def estimate_input_tokens(self, request: TeacherRequest) -> int:
-        """Returns the exact count: the tokens that `ask` bills."""
+        """Returns the exact number of input tokens that `ask` bills."""
         found = self.find(request)
         if isinstance(found, TeacherReply):
             return found.input_tokens
@@ -64,7 +64,7 @@ class RecordedTeacher:
         """Returns the recorded reply.
 
         Raises:
-          TeacherError: there is none, or that of a row is longer than `max_output_tokens`.
+          TeacherError: there is none, or a row's reply is longer than `max_output_tokens`.
         """
         found = self.find(request)
         if isinstance(found, TeacherError):
@@ -93,14 +93,14 @@ def from_examples(
 ) -> RecordedTeacher:
     """Returns a teacher whose rationales are in the examples.
 
-    The variant is not in a request's key: put it into `TeacherRequest.model`, or the ledger takes
-    two variants of one question for the same request.
+    The variant is not part of a request's key: put it into `TeacherRequest.model`, or the ledger
+    takes two variants of one question for the same request.
 
     Args:
-      kind: `oracle`, a program that is always right; or `replay`, an LLM that once answered,
+      kind: `oracle`, a program that is always right; or `replay`, the recorded texts of an LLM,
         mistakes included. The LLM's own final answer is put into our format; a text without one is
         left as it is.
-      examples: those that may be asked about.
+      examples: the examples that may be asked about.
       variant: the key of the rationale in `Example.rationales`.
       count_tokens: stands in for the vendor's tokenizer.
     """
@@ -122,7 +122,7 @@ def from_examples(
 
 
 def reply_of(kind: str, example: Example, text: str) -> str:
-    """Returns the reply of a recorded teacher whose rationale is `text`; `kind` as above."""
+    """Turns a recorded text into a teacher's reply; `kind` is as in `from_examples`."""
     rationale, answer = text, example.answer
     if kind == "replay":
         rationale, answer = answer_in_recorded_text(text, example)
@@ -132,7 +132,7 @@ def reply_of(kind: str, example: Example, text: str) -> str:
 def of_texts(
     name: str, texts: Mapping[str, str], count_tokens: Callable[[str], int]
 ) -> RecordedTeacher:
-    """Returns a teacher that replies with a text to each `TeacherRequest.example_id`."""
+    """Returns a teacher that replies with `texts[example_id]` to a request about an example."""
 
     def find(request: TeacherRequest) -> Record | TeacherError:
         if request.example_id not in texts:
@@ -147,10 +147,10 @@ def open_replay(path: Path, count_tokens: Callable[[str], int]) -> RecordedTeach
 
     Args:
       path: a ledger, or a JSONL file.
-      count_tokens: stands in for the vendor's tokenizer, for rows that do not say.
+      count_tokens: stands in for the vendor's tokenizer, for rows without token counts.
 
     Raises:
-      UserError: there is no such file, or it is neither.
+      UserError: there is no such file, or it is neither a ledger nor JSONL.
     """
     return _from_ledger(path) if _is_ledger(path) else _from_rows(path, count_tokens)
 
@@ -159,16 +159,16 @@ def open_replay(path: Path, count_tokens: Callable[[str], int]) -> RecordedTeach
 def recorded_model(path: Path, model: str) -> str:
     """Returns the model's name in requests whose replies come from `path`.
 
-    The model's name of a JSONL file has a hash of the file, so that a ledger does not take its
+    For a JSONL file, the name includes a hash of the file, so that a ledger does not take its
     replies for those of the model itself, or of another file.
     """
     return model if _is_ledger(path) else f"{model}@{digest(path)[:8]}"
 
 
 def digest(path: Path) -> str:
-    """Returns the SHA-256, hexadecimal, of a JSONL file, or of the replies in a ledger.
+    """Returns the hexadecimal SHA-256 of a JSONL file, or of the replies in a ledger.
 
-    The bytes of a ledger do not count: SQLite may lay them out anew at any time.
+    The ledger's file itself is not hashed: SQLite may rearrange its bytes at any time.
     """
     if not _is_ledger(path):
         with path.open("rb") as file:
@@ -195,7 +195,7 @@ def _is_ledger(path: Path) -> bool:
 
 def _from_ledger(path: Path) -> RecordedTeacher:
     replies: dict[str, TeacherReply] = {}
-    unanswered: set[str] = set()  # Keys; some may have a reply of another attempt.
+    unanswered: set[str] = set()  # Keys; another attempt may have a reply.
     asked: dict[str, set[str]] = {}  # Ids of examples with a reply, by model.
     with reading(path) as connection:
         rows = connection.execute(
@@ -235,7 +235,7 @@ def _from_ledger(path: Path) -> RecordedTeacher:
 
 def _from_rows(path: Path, count_tokens: Callable[[str], int]) -> RecordedTeacher:
     rows: dict[str, list[Record]] = {}
-    # Not splitlines(): a reply may hold U+2028, which JSON leaves unescaped.
+    # Not splitlines(): a reply may contain U+2028, which JSON leaves unescaped.
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if line.strip():
             row = _checked(line, f"{path}: row {number}")
@@ -243,7 +243,7 @@ def _from_rows(path: Path, count_tokens: Callable[[str], int]) -> RecordedTeache
     name = f"replay of {path}"
 
     def find(request: TeacherRequest) -> Record | TeacherError:
-        """Returns the n-th row about an example as its sample n."""
+        """Returns row n about the example, where n is the request's `sample`, counted from 0."""
         of_example = rows.get(request.example_id, [])
         if request.sample < len(of_example):
             return of_example[request.sample]
@@ -271,12 +271,12 @@ def _checked(line: str, where: str) -> Record:
 
 
 def _text(row: Record) -> str:
-    """Returns the reply in a row; one that is made of its parts is read as these parts again."""
+    """Returns the reply in a row; one built from rationale and answer parses back into them."""
     if "reply" in row:
         return row["reply"]
     rationale, answer = row["rationale"], row.get("answer")
     if answer is not None:
         return "".join(format_completion(rationale, answer))
-    # Without an answer no mark in the rationale may be taken for one.
+    # Without an answer, an answer mark inside the rationale must not be taken for one.
     marked = split_completion(rationale)[1] is not None
     return f"{rationale}\n{ANSWER_MARK}" if marked else rationale

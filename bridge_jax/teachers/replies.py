@@ -1,14 +1,14 @@
 r"""Reads a teacher's replies, and decides which rationales are worth learning from.
 
 A reply is text with an answer line, or JSON with a rationale and an answer. Models write JSON with
-thoughts before it, code fences around it, LaTeX inside it and small mistakes of grammar, and each
-of these replies is paid. So thoughts are dropped first, LaTeX gets its backslashes back, and
-`json_repair` reads what `json` refuses. An object that never ends was cut off and is not read: its
-answer would be half of one. Reading takes time linear in the length of the reply, and no recursion.
+thoughts before it, code fences around it, LaTeX inside it and small syntax errors, and each of
+these replies is paid for. So thoughts are dropped first, LaTeX gets its backslashes back, and
+`json_repair` reads what `json` rejects. An object that never ends was cut off and is not read: its
+answer may be incomplete. Reading takes time linear in the reply's length, and does not recurse.
 
-A rationale is kept if its reply was whole, its answer is the gold one, its length is within the
-limits, and, where several replies were paid for, enough of them agree (self-consistency, Wang et
-al., 2203.11171). While none is kept, `resample` asks for further ones.
+A rationale is kept if its reply was complete, its answer is the gold one, its length is within the
+limits, and, if several replies were paid for, enough of them agree (self-consistency, Wang et al.,
+2203.11171). `resample` asks for further replies while none is good.
 """
 
 import dataclasses
@@ -30,11 +30,12 @@ from bridge_jax.data.formats import WrittenFloat
 from bridge_jax.ledger.requests import Failure, TeacherReply, TeacherRequest
 from bridge_jax.text.markers import whole_characters
 
-# Asks requests, given whether they may be left out where a cap leaves no room.
+# Sends requests and returns their outcomes. The flag says whether they may be skipped if a cap
+# leaves no room.
 Ask = Callable[[Sequence[TeacherRequest], bool], Sequence[TeacherReply | Failure]]
 
-# In OpenAI's `strict` subset of JSON schema, which Gemini reads too. The rationale comes first:
-# the answer can build on text that the model wrote before it.
+# In OpenAI's `strict` subset of JSON schema, which Gemini accepts too. The rationale comes first,
+# so that the answer can build on it.
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {"rationale": {"type": "string"}, "answer": {"type": "string"}},
@@ -45,17 +46,17 @@ SCHEMA_BYTES = len(json.dumps(SCHEMA))
 
 
 class JsonNumber(str):
-    """A number of JSON as it is written: with a decimal point, even if the task has a comma."""
+    """A JSON number as written: its decimal mark is a point, even if the task's is a comma."""
 
 
-# Tags around thoughts: of DeepSeek and Qwen, Magistral, Kimi, and those that prompts ask for.
+# Tags around thoughts: those of DeepSeek and Qwen, Magistral, Kimi, and those that prompts request.
 _THOUGHT = re.compile(
     r"<(?P<shut>/?)(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad)[ ]?>"
     r"|\[(?P<bracket>/?)THINK\]|◁(?P<triangle>/?)think▷|<\|(?:begin|(?P<end>end))_of_thought\|>"
     r"|<\|channel\|>(?:analysis|commentary|(?P<final>final))[^<]{0,99}<\|message\|>",
     re.IGNORECASE,
 )
-# The model's end of turn, where a server leaves it in, and closing tags at the very end.
+# End-of-turn tokens that a server has left in, and closing tags, at the very end.
 _TRAILING = re.compile(
     r"(?:<\|(?:im_end|eot_id|endoftext|end|return)\|>|</(?:s|think|thinking)>|<end_of_turn>)\Z"
 )
@@ -63,13 +64,13 @@ _TRAILING = re.compile(
 _RATIONALES, _ANSWERS = ("rationale", "reasoning", "explanation"), ("answer", "final_answer")
 _OR_NAMES = "|".join(_RATIONALES + _ANSWERS)
 
-_DEEPEST = 16  # Levels of an object that is read.
-_LONGEST = 200_000  # Characters of an object that is repaired: `json_repair` takes 5 us for each.
-_READINGS = 4  # Times the reply's length that is read in all, in search of an object.
-_OBJECTS = 50  # In a reply, with the names that we look for; where there are more, none is read.
+_DEEPEST = 16  # Most levels of nesting in an object that is read.
+_LONGEST = 200_000  # Most characters of an object to repair: `json_repair` takes 5 us for each.
+_READINGS = 4  # The search for an object ends after reading this many times the reply's length.
+_OBJECTS = 50  # Most objects with our names that are tried; if any object follows, none is read.
 
 _STEP = re.compile(r'\\.|["{}]', re.DOTALL)
-# Numbers stay as they are written, with their digits and however long.
+# Numbers keep all their digits, exactly as written.
 _NUMBERS: Any = dict.fromkeys(("parse_int", "parse_float", "parse_constant"), JsonNumber)
 _ENDS = re.compile(r"[\"'”\]]\s*\}[\s`]*\Z")
 _NAMES_RATIONALE = re.compile("|".join(_RATIONALES), re.IGNORECASE)
@@ -88,8 +89,8 @@ _BARE_ANSWER = re.compile(
 _ANNOUNCES = re.compile(r"\banswer is\b|####|\\boxed", re.IGNORECASE)
 _NEXT_KEY = re.compile(r",\s*[\"']")
 
-# LaTeX whose first letter is that of an escape of JSON. A backspace or a form feed is never meant;
-# a tab, a carriage return or a line break can be, so their commands are listed.
+# LaTeX commands that begin like a JSON escape. A backspace (\b) or form feed (\f) is never meant; a
+# tab, carriage return or newline can be, so the commands with \t, \r and \n are listed.
 _LATEX = re.compile(
     "tag|tan|tanh|tau|tbinom|text|textbf|textit|textnormal|textrm|textsc|textsf|textstyle|texttt"
     "|textup|tfrac|therefore|theta|thickapprox|thicksim|tilde|times|tiny|to|top|triangle"
@@ -100,7 +101,7 @@ _LATEX = re.compile(
     "|nleq|nmid|nolimits|nonumber|normalsize|not|notin|nparallel|nprec|nrightarrow|nsim|nsubset"
     "|nsubseteq|nsucc|nwarrow"
 )
-# These are also words that begin a line; between signs of mathematics they are LaTeX.
+# These can also be a newline and a letter; after one of these characters they are LaTeX.
 _SIGNS = tuple(" $({=+-")
 _BETWEEN_SIGNS = {"ne", "ni", "nu"}
 
@@ -108,21 +109,21 @@ _BETWEEN_SIGNS = {"ne", "ni", "nu"}
 def read_json(text: str) -> tuple[str, str] | None:
     """Returns (rationale, answer) of the last JSON object in `text` that has both.
 
-    Thoughts before it are dropped. It may stand in a code fence or between sentences. Its keys may
-    be in capitals, its answer a number or a list, its grammar slightly wrong.
+    Thoughts before it are dropped. The object may be in a code fence or between sentences. Its keys
+    may be in capitals, its answer a number or a list, its syntax slightly wrong.
 
     Returns:
-      The answer is a `JsonNumber` where it is written as a number, without quotation marks. None
-      where there is no such object, or where one that begins after the last never ends.
+      The answer is a `JsonNumber` if it is written as a number, without quotation marks. The result
+      is None if there is no such object, or if a later object with these keys never ends.
     """
     return _read(without_thoughts(text))[0]
 
 
 def finish_of(text: str) -> Literal["stop", "length", "malformed"]:
-    """Returns how a reply that should be JSON ended, where the vendor did not report a cut.
+    """Returns how a reply that should be JSON ended, if the vendor did not report a cut.
 
-    It is `length` where its JSON never ends, and `malformed` where it holds neither an object that
-    can be read nor words that announce an answer.
+    That is `length` if its JSON never ends, and `malformed` if it has neither a readable object nor
+    words that announce an answer.
     """
     text = without_thoughts(text)
     found, cut_off = _read(text)
@@ -135,11 +136,11 @@ def finish_of(text: str) -> Literal["stop", "length", "malformed"]:
 
 
 def without_thoughts(text: str) -> str:
-    """Returns a reply without the thoughts of its model.
+    """Returns a reply without the model's thoughts.
 
-    Thoughts stand between tags such as `<think>` and `</think>`. Many chat templates open the tag
-    themselves, so a reply may begin with thoughts and hold the closing tag alone. Thoughts that
-    never end go on to the end of the reply.
+    Thoughts are enclosed in tags such as `<think>` and `</think>`. Many chat templates write the
+    opening tag themselves, so a reply may begin with thoughts and have only the closing tag.
+    Thoughts that are never closed extend to the end of the reply.
     """
     text = text.rstrip()
     for _ in range(3):
@@ -167,7 +168,7 @@ def _read(text: str) -> tuple[tuple[str, str] | None, bool]:
         start = opened.start()
         end = _end_of_object(text, start)
         if end > len(text) and _OPENS_OURS.match(text, start):
-            # A quotation mark too many hides the end, unless there is none.
+            # Either an extra quotation mark hides the end, or there is none.
             found = _pair(text[start:]) if _ENDS.search(text) else None
             return found, not found
         left -= end - start
@@ -178,15 +179,15 @@ def _read(text: str) -> tuple[tuple[str, str] | None, bool]:
             pair = _pair(span)
             is_json = pair or _parsed(_with_backslashes(span)) is not None
             if not is_json and len(_ANSWER_KEY.findall(span)) > 1:
-                return None, False  # One of the two answers may be a quotation.
+                return None, False  # One of the several answers may be a quotation.
         found = pair or found
-        # An object that is none of ours may have one inside.
+        # An object that is not one of ours may contain one.
         opened = _OPENS.search(text, end if pair else start + 1)
     return (None if opened else found), False
 
 
 def _parsed(span: str) -> Any:
-    """Returns the value of valid JSON, or None."""
+    """Returns the value of valid JSON; None for other text."""
     try:
         return json.loads(span, strict=False, **_NUMBERS)
     except (ValueError, RecursionError):
@@ -194,9 +195,10 @@ def _parsed(span: str) -> Any:
 
 
 def _end_of_object(text: str, start: int) -> int:
-    """Returns where the object ends that opens at `start`.
+    """Returns the end of the object that opens at `start`.
 
-    Where it never ends, that is one past the text; where it goes too deep, the brace that does.
+    If it never ends, that is `len(text) + 1`; if it is nested too deep, the end of the brace that
+    exceeds the limit.
     """
     depth, quoted = 0, False
     for step in _STEP.finditer(text, start):
@@ -210,7 +212,7 @@ def _end_of_object(text: str, start: int) -> int:
 
 
 def _pair(span: str) -> tuple[str, str] | None:
-    """Returns (rationale, answer) of one object, or None if it has not both."""
+    """Returns (rationale, answer) of one object, or None if it does not have both."""
     span = _with_backslashes(span)
     value = _parsed(span)
     if value is None and len(_ANSWER_KEY.findall(span)) == 1:
@@ -231,7 +233,7 @@ def _pair(span: str) -> tuple[str, str] | None:
 
 
 def _repaired(span: str) -> Any:
-    """Returns what `json_repair` makes of an object that `json` refuses, or None."""
+    """Returns what `json_repair` makes of an object that `json` rejects, or None."""
     if len(span) > _LONGEST:
         return None
     import json_repair
@@ -242,7 +244,7 @@ def _repaired(span: str) -> Any:
         return None
     if not isinstance(value, dict):
         return None
-    # It reads "answer": 12 or 13 as 12; what is written there is for the parser of answers.
+    # It reads "answer": 12 or 13 as 12; the text as written is left to the answer parser.
     bare = _BARE_ANSWER.search(span)
     return {
         key: _bare(bare[1], content) if bare and isinstance(content, int | float) else content
@@ -251,7 +253,7 @@ def _repaired(span: str) -> Any:
 
 
 def _bare(written: str, content: Any) -> Any:
-    """Returns an answer without quotation marks as it is written; true and false are none."""
+    """Returns an unquoted answer as it is written; true and false are left as booleans."""
     if isinstance(content, bool):
         return content
     written = _NEXT_KEY.split(written, maxsplit=1)[0].rstrip(" \t,")
@@ -259,7 +261,7 @@ def _bare(written: str, content: Any) -> Any:
 
 
 def _with_backslashes(span: str) -> str:
-    r"""Returns an object in which a single backslash before LaTeX is two: \frac, \sqrt, \(."""
+    r"""Returns an object with the single backslashes of LaTeX doubled: \frac, \sqrt, \(."""
 
     def double(escape: re.Match[str]) -> str:
         written, word = escape[0], escape[1]
@@ -286,16 +288,16 @@ _NO_ANSWER = {
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """The conditions on which a rationale is kept.
+    """The conditions for keeping a rationale.
 
     Attributes:
       count_tokens: counts the tokens of a rationale.
       keep_wrong: whether rationales whose answer is not the gold one are kept.
-      min_tokens, max_tokens: of the rationale; a maximum of 0 is none.
-      samples: paid replies to each question.
-      min_agreement: the lowest share of the samples that gives the same answer.
-      limits: the names of the settings of both lengths, for messages.
-      longest: the setting at which a reply is cut off, likewise.
+      min_tokens, max_tokens: limits on the rationale's length; a maximum of 0 means no limit.
+      samples: number of paid replies per question.
+      min_agreement: the smallest fraction of the samples that must give the kept answer.
+      limits: the names of the settings for `min_tokens` and `max_tokens`, for messages.
+      longest: the name of the setting that limits a reply's length, for messages.
     """
 
     count_tokens: Callable[[str], int]
@@ -310,7 +312,7 @@ class Rules:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """The content of one reply, and the reason to reject it (None: it is worth learning from)."""
+    """The content of one reply, and the reason to reject it (None if it is worth learning from)."""
 
     rationale: str
     answer: str | None
@@ -326,7 +328,7 @@ def read(example: Example, outcome: TeacherReply | Failure, rules: Rules) -> Rea
     if found := read_json(outcome.text):
         rationale, written = found
         if isinstance(written, JsonNumber) and math.isfinite(float(written)):
-            written = WrittenFloat(written)  # Its decimal mark is a point in every task.
+            written = WrittenFloat(written)  # JSON's decimal mark is a point, whatever the task's.
         answer = parse_answer(written, example)
     else:
         rationale, answer = answer_in_recorded_text(without_thoughts(outcome.text), example)
@@ -336,7 +338,7 @@ def read(example: Example, outcome: TeacherReply | Failure, rules: Rules) -> Rea
 def _reason(example: Example, rationale: str, answer: str | None, rules: Rules) -> str | None:
     if not rationale.strip():
         return "no rationale"
-    # Without a gold answer there is none to learn instead.
+    # With `keep_wrong` the gold answer is learned instead, if there is one.
     if answer is None and (example.answer is None or not rules.keep_wrong):
         return "no answer that parses"
     if not rules.keep_wrong and not is_correct(answer, example):
@@ -362,12 +364,12 @@ def annotation(
 
     Args:
       example: the question.
-      outcomes: `rules.samples` of them, then those of further attempts.
-      rules: the conditions on which a rationale is kept.
+      outcomes: the outcomes of the `rules.samples` samples, then those of the retries.
+      rules: the conditions for keeping a rationale.
     """
     readings = [read(example, outcome, rules) for outcome in outcomes]
     answers = [reading.answer for reading in readings[: rules.samples]]
-    # Without a good one, the row shows the first with an answer, or else with any text.
+    # If none is good, the row shows the first with an answer, or else the first with any rationale.
     readings.sort(key=lambda r: (r.reason is not None, r.answer is None, not r.rationale))
     best = readings[0]
     reason = "; ".join(dict.fromkeys(r.reason for r in readings if r.reason))
@@ -402,14 +404,14 @@ def resample(
 ) -> list[list[TeacherReply | Failure]]:
     """Returns the outcomes of each request: those of its samples, then of its retries.
 
-    Which requests are retried follows from the replies alone, so a run that is interrupted and
-    repeated asks the same again, and finds it on the ledger.
+    Which requests are retried depends only on the replies, so a run that is interrupted and
+    repeated makes the same requests again, and finds the replies on the ledger.
 
     Args:
       requests: one per question.
-      samples: replies to each question.
-      retries: further ones at most, one after the other, while none is good.
-      is_good: called with the index of a request and its outcomes so far.
+      samples: number of replies to each question.
+      retries: the most further replies, requested one at a time while none is good.
+      is_good: whether one is good; called with the index of a request and its outcomes so far.
       ask: sends requests and returns their outcomes.
     """
     first = [dataclasses.replace(r, sample=i) for r in requests for i in range(samples)]

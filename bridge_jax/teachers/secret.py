@@ -1,7 +1,7 @@
 """Keeps a vendor's key out of messages, logs, replies and files.
 
-A server may send back its request: in an error, in a reply, or in a header that a library logs. So
-every text that a client returns or raises is filtered here.
+A server may echo the request: in an error, in a reply, or in a header that a library logs. So every
+text that a client returns or raises is filtered here.
 """
 
 import base64
@@ -21,24 +21,26 @@ from urllib.parse import quote
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.requests import TeacherReply
 
-# Shorter ones (EMPTY, none) are no secrets, and would be taken out of ordinary words.
+# Shorter keys (EMPTY, none) are not secrets, and hiding them would remove parts of ordinary words.
 _SHORTEST = 8
-# So much of a key is hidden where the rest is cut off; vendors' keys have the same beginnings.
+# A truncated key is recognized by this many characters. Fewer would not do: a vendor's keys begin
+# alike.
 _HEAD = 16
-# After this word, four letters are enough to recognize the key.
+# After the word "bearer", four characters are enough to recognize the key.
 _BEARER = re.compile(r"\b(bearer\s{1,4})([!-~]{4,})", re.IGNORECASE)
 
 
 class Secret:
-    """A key, which no message, log or file may hold.
+    """A key that must not appear in any message, log or file.
 
     Args:
-      variables: of the environment; the first that is set is taken.
-      needed: without one, whether that is an error.
+      variables: environment variables; the first one that is set provides the key.
+      needed: whether a missing key is an error.
+      what_for: what needs the key, for messages.
 
     Raises:
-      UserError: none is set, or it cannot be sent. (Libraries would put it into their errors, in
-        spellings that `hide` does not know.)
+      UserError: a needed key is missing, or the key cannot be sent. (Libraries would quote such a
+        key in their errors, in spellings that `hide` does not know.)
     """
 
     def __init__(self, variables: Sequence[str], needed: bool, what_for: str):
@@ -60,14 +62,14 @@ class Secret:
 
     @functools.cached_property
     def _forms(self) -> list[str]:
-        """The key as it is written in URLs, JSON, HTML, base64 and hexadecimal; longest first."""
+        """The key in plain, URL, JSON, HTML, `repr`, base64 and hex spelling; longest first."""
         key, raw = self.value, self.value.encode()
         forms = {key, quote(key, safe=""), json.dumps(key)[1:-1], html.escape(key), repr(key)[1:-1]}
         if len(key) >= _SHORTEST:
             forms |= {raw.hex(), raw.hex().upper()}
             for before in range(3):
-                # In base64 the key's first letters depend on the bytes before it (`user:` or
-                # `Bearer `), and its last letter on those after it.
+                # In base64, the key's first characters depend on the bytes before it (`user:` or
+                # `Bearer `), and its last character on those after it.
                 bits = 8 * (before + len(raw))
                 for encode in (base64.b64encode, base64.urlsafe_b64encode):
                     text = encode(bytes(before) + raw).decode()
@@ -75,7 +77,7 @@ class Secret:
         return sorted(forms, key=len, reverse=True)
 
     def hide(self, text: str) -> str:
-        """Returns `text` without the key in any form, whole or cut off at its end."""
+        """Returns `text` with the key hidden in all its spellings, whole or cut off at its end."""
         if not self.value:
             return text
         return _BEARER.sub(self._without_header, self._without_key(text))
@@ -97,14 +99,14 @@ class Secret:
         return text
 
     def reply(self, reply: TeacherReply) -> TeacherReply:
-        """Returns the reply without the key; words are left where the key is as short as a word."""
+        """Returns the reply with the key hidden, unless the key is as short as a word."""
         if len(self.value) < _SHORTEST:
             return reply
         return dataclasses.replace(reply, text=self._without_key(reply.text))
 
     @contextlib.contextmanager
     def guard(self) -> Iterator[None]:
-        """Removes the key from errors raised in the block: from message, notes and causes."""
+        """Hides the key in errors raised in the block: in their message, notes and causes."""
         try:
             yield
         except Exception as error:
@@ -114,7 +116,7 @@ class Secret:
             raise
 
     def _scrub(self, error: BaseException) -> bool:
-        """Hides the key in an error and its causes; returns whether all of them allowed it."""
+        """Hides the key in an error and its causes; returns whether this worked for all of them."""
         hidden = True
         for inner in causes(error):
             if inner.__suppress_context__:  # Tracebacks do not show the context.
@@ -127,13 +129,13 @@ class Secret:
 
 
 def _in_common(form: str, text: str, start: int) -> int:
-    """Returns how many letters of `form` stand in `text` at `start`."""
+    """Returns how many leading characters of `form` match `text` at `start`."""
     pairs = zip(form, text[start : start + len(form)])
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yields an error and the errors that it wraps, directly or not."""
+    """Yields an error and all errors that it wraps, directly or indirectly."""
     seen: set[int] = set()
     waiting: list[Any] = [error]
     while waiting:
@@ -146,8 +148,8 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         waiting += getattr(error, "exceptions", ())
 
 
-# The SDKs make log records too, below any logger of ours and for any handler: only the record
-# factory meets them all.
+# The SDKs create log records too, in loggers of their own and for any handler: only the record
+# factory sees all of them.
 _kept_from_logs: dict[str, Secret] = {}
 
 
@@ -159,7 +161,7 @@ def _keep_from_logs(secret: Secret) -> None:
 
 
 def _hidden(record: logging.LogRecord) -> logging.LogRecord:
-    """Returns a log record without any key in its words and its traceback."""
+    """Returns a log record with all keys hidden in its message and traceback."""
     try:
         words = record.getMessage()
     except Exception:  # Logging itself reports a record that cannot be formatted.

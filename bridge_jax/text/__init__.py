@@ -1,4 +1,4 @@
 import os
 
-# Only tokenizers are wanted of it: it need not say that PyTorch is missing.
+# We use only the tokenizers of transformers, so its warning about missing PyTorch is noise.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

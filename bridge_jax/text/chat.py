@@ -1,9 +1,9 @@
-"""Renders conversations by a checkpoint's chat template, and finds the token that ends a turn.
+"""Renders conversations with a checkpoint's chat template, and finds the token that ends a turn.
 
 Every rendered text is checked to contain the messages. A template that has no place for the system
-message, that wants contents as a list of parts, or that leaves thoughts open is repaired by lines
-before and after it. The repaired template is exported, so that other programs render prompts as in
-training.
+message, that wants contents as a list of parts, or that leaves a thinking block open is repaired by
+adding lines before and after it. The repaired template is exported, so that other programs render
+the same prompts as in training.
 """
 
 import re
@@ -22,7 +22,7 @@ from bridge_jax.text.templates import (
     writes_date,
 )
 
-# Every line ends with a block, since jinja2 drops the line break after one.
+# Every line ends with a block, because jinja2 drops the line break after a block.
 _MERGE = """\
 {%- if messages|length > 1 and messages[0]['role'] == 'system' and messages[1]['role'] == 'user' \
 and messages[0]['content'] is string and messages[1]['content'] is string %}
@@ -41,7 +41,7 @@ _PARTS = """\
 """
 _CLOSE = "{%+ if add_generation_prompt %}{{ TEXT }}{% endif %}"
 
-# (lines to put before a template, a note for the user), tried in this order.
+# (lines to put before a template, a note for the user). They are tried in this order.
 _MENDED = (
     ("", ""),
     (_PARTS, "wants contents as a list of parts, and gets them so"),
@@ -60,7 +60,7 @@ _USUAL = (chr(0xE000), chr(0xE001))
 
 
 class UnwrittenError(UserError):
-    """Raised where a chat template does not write a message as it is."""
+    """Raised if a chat template does not render a message unchanged."""
 
 
 class Rendered(NamedTuple):
@@ -68,7 +68,8 @@ class Rendered(NamedTuple):
 
     Attributes:
       text: the whole conversation.
-      contents: (start, end) of each message's content in it, without white space around it.
+      contents: the (start, end) of each message's content in `text`, without surrounding white
+        space.
     """
 
     text: str
@@ -76,11 +77,11 @@ class Rendered(NamedTuple):
 
 
 class Chat:
-    """A chat template, repaired where it needs to be.
+    """A chat template, repaired if necessary.
 
     Attributes:
       source: the repaired template.
-      repaired: whether it differs from the given one.
+      repaired: whether it differs from the original.
       notes: remarks for the user.
     """
 
@@ -95,7 +96,7 @@ class Chat:
           UserError: it is not valid jinja2.
         """
         self.source, self.notes = source, []
-        self._one_at_a_time = threading.RLock()  # A template counts its steps.
+        self._one_at_a_time = threading.RLock()  # The counters are not thread-safe.
         self._template = compile_template(source, tokens)
         for before, note in _MENDED:
             template = compile_template(before + source, tokens)
@@ -122,27 +123,27 @@ class Chat:
         self.repaired = self.source != source
 
     def render(self, messages: Messages, open_turn: bool = True) -> Rendered:
-        """Returns the text of the messages; with `open_turn` the assistant begins to write.
+        """Returns the messages as text; with `open_turn`, it ends where a reply begins.
 
         Raises:
-          UnwrittenError: the template does not write a message as it is.
-          UserError: it fails.
+          UnwrittenError: the template does not render a message unchanged.
+          UserError: the template fails.
         """
         messages = [{**m, "content": whole_characters(m["content"])} for m in messages]
         with self._one_at_a_time:
             try:
                 return _render(self._template, messages, open_turn)
             except UnwrittenError:
-                # Many templates leave out the earlier thoughts of an assistant.
+                # Many templates drop the thinking of earlier assistant turns.
                 for message in messages:
                     if message["role"] == "assistant":
                         message["content"] = message["content"].rpartition("</think>")[2]
                 return _render(self._template, messages, open_turn)
 
     def render_all(self, conversations: Iterable[Messages]) -> list[Rendered]:
-        """Returns what `render` returns for each; other threads wait for all of them.
+        """Returns the result of `render` for each conversation; other threads wait for all of them.
 
-        Taking turns after each conversation would cost more time than rendering one.
+        Releasing the lock after each conversation would cost more time than rendering one.
         """
         with self._one_at_a_time:
             return [self.render(messages) for messages in conversations]
@@ -152,15 +153,15 @@ class Chat:
     ) -> int | None:
         """Returns the first marker that the template writes after an assistant's message.
 
-        It is often another token than `eos`: `<end_of_turn>` in Gemma, `<|eot_id|>` in Llama 3.
+        It is often not `eos`: `<end_of_turn>` in Gemma, `<|eot_id|>` in Llama 3.
 
         Args:
-          read: text to ids, each marker to one id.
-          markers: the added tokens, id to text. Those of white space alone, as Gemma has, are no
-            markers.
+          read: maps text to ids, each marker to a single id.
+          markers: the added tokens, id to text. Tokens of white space alone, which Gemma has, do
+            not count as markers.
 
         Returns:
-          Its id; None where the template ends a turn without a marker.
+          The id of the marker; None if the template ends a turn without one.
         """
         marks = {i for i, marker in markers.items() if marker.strip("▁ \t\r\n")}
         for conversation in (_PROBE[1:], _PROBE):
@@ -178,11 +179,12 @@ def default_template(templates: Any, where: str) -> str:
     """Returns the template that a tokenizer uses: its only one, or the one named "default".
 
     Args:
-      templates: a text, or several by name, in a dict or in a list as transformers writes them.
+      templates: one template, or several by name, in a dict or in a list as transformers writes
+        them.
       where: the file or folder, for the errors.
 
     Raises:
-      UserError: there is none.
+      UserError: there is no template, or none is the default.
     """
     if isinstance(templates, list):
         entries = [e for e in templates if isinstance(e, dict) and {"name", "template"} <= set(e)]
@@ -205,11 +207,11 @@ def default_template(templates: Any, where: str) -> str:
 def _render(template: Template, messages: Messages, open_turn: bool) -> Rendered:
     """Returns the conversation, checked to contain each message.
 
-    Each content is put between two characters that no message has, inside its white space, so that
-    a template trims it as usual.
+    Each content, without its white space at both ends, is put between two characters that occur in
+    no message, so that a template trims it as usual.
 
     Raises:
-      UnwrittenError: a message is not written as it is.
+      UnwrittenError: a message is not rendered unchanged.
       UserError: the template fails.
     """
     start, end = _unused(m["content"] for m in messages)
@@ -229,7 +231,7 @@ def _render(template: Template, messages: Messages, open_turn: bool) -> Rendered
         pieces += content, tail
         contents.append((length, length + len(content)))
         length += len(content) + len(tail)
-    # Nothing but white space may differ.
+    # Only white space may differ.
     written = {" ".join(piece.split()) for piece in pieces[1::2]} if whole else set()
     for message in messages:
         content = " ".join(message["content"].split())
@@ -244,7 +246,7 @@ def _render(template: Template, messages: Messages, open_turn: bool) -> Rendered
 
 
 def _unused(texts: Iterable[str]) -> tuple[str, str]:
-    """Returns two characters of Unicode's private use that are in none of the texts."""
+    """Returns two characters from Unicode's private use areas that occur in none of the texts."""
     text = "".join(texts)
     if not any(char in text for char in _USUAL):
         return _USUAL
@@ -256,9 +258,9 @@ def _unused(texts: Iterable[str]) -> tuple[str, str]:
 
 
 def _open_thoughts(tail: str) -> tuple[str, str]:
-    """Returns the tag that the end of a prompt leaves open, and the text that closes it.
+    """Returns the thinking tag that the end of a prompt leaves open, and the text that closes it.
 
-    Both are empty if no thoughts are open.
+    Both are empty if no tag is open.
     """
     tags = list(_THINK.finditer(tail))
     if not tags:
@@ -267,6 +269,6 @@ def _open_thoughts(tail: str) -> tuple[str, str]:
     close, after = f"{opening}/{name}{closing}", tail[tags[-1].end() :]
     if close in after:
         return "", ""
-    # As Qwen 3 writes it where thinking is off.
+    # The format that Qwen 3 uses if thinking is off.
     blank = "\n" if after else "\n\n"
     return tags[-1].group(), f"{blank}{close}\n\n"

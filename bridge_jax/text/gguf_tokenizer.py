@@ -1,8 +1,8 @@
-"""Reads the tokenizer in a GGUF file: a byte-level BPE, or Gemma's BPE of SentencePiece.
+"""Reads the tokenizer in a GGUF file: a byte-level BPE, or Gemma's SentencePiece BPE.
 
-llama.cpp keeps the parts of a tokenizer, and has its rules in code. They are the families' own
-here, from their tokenizer.json. Left out: SentencePiece models that put a space before a text
-(Llama 2), and word pieces.
+llama.cpp stores the parts of a tokenizer in the file but has its rules in code. Here the rules are
+those of each model family, taken from its tokenizer.json. Not supported: SentencePiece models that
+put a space before a text (Llama 2), and WordPiece.
 """
 
 import math
@@ -16,12 +16,12 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers
 from bridge_jax.errors import UserError
 from bridge_jax.models.hub.gguf_file import open_gguf
 
-# llama.cpp's token types: control for markers such as <|im_end|>, user-defined for those that
-# are shown, such as Qwen's <tool_call>.
+# llama.cpp's token types: control for markers such as <|im_end|>, user-defined for markers that
+# are part of the visible text, such as Qwen's <tool_call>.
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
-_LONGEST_PIECE = 256  # characters; SentencePiece trains pieces of 16
+_LONGEST_PIECE = 256  # characters; SentencePiece trains pieces of at most 16
 
-# The families' pre-tokenizers by `tokenizer.ggml.pre`.
+# The pre-tokenizer of each model family, by `tokenizer.ggml.pre`.
 _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|NUMBER"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -36,7 +36,7 @@ _CUTS: dict[str, Any] = {
 
 
 class _Parts(NamedTuple):
-    """The header's keys of the tokenizer.
+    """The tokenizer's keys in the header.
 
     Attributes:
       path: the file.
@@ -47,18 +47,18 @@ class _Parts(NamedTuple):
     metadata: dict[str, Any]
 
     def named(self, name: str) -> Any:
-        """Returns the value of a key, or None."""
+        """Returns the value of a key, or None if there is no such key."""
         return self.metadata.get(f"tokenizer.ggml.{name}")
 
     def listed(self, name: str, kind: type) -> list[Any]:
-        """Returns a list of one type."""
+        """Returns a list whose items all have the type `kind`."""
         value = self.named(name)
         if not isinstance(value, list) or not all(type(item) is kind for item in value):
             raise self.damaged(f"tokenizer.ggml.{name} must be a list of type {kind.__name__}")
         return value
 
     def damaged(self, what: str) -> UserError:
-        """Returns the error of a file that contradicts itself."""
+        """Returns the error for a file that contradicts itself."""
         return UserError(f"{self.path}: {what}; download it again")
 
 
@@ -66,13 +66,13 @@ def read(path: Path) -> Any:
     """Returns the tokenizer in a GGUF file as a transformers fast tokenizer.
 
     Raises:
-      UserError: it is of a kind that is not read, or damaged.
+      UserError: the tokenizer is of an unsupported kind, or damaged.
     """
     from transformers import PreTrainedTokenizerFast
 
     parts = _Parts(path, open_gguf(path).metadata)
     model, pre = parts.named("model"), parts.named("pre")
-    # Where a file does not say so, a text begins with a space.
+    # Without this key, a text is prefixed with a space.
     is_gemma = model == "llama" and parts.named("add_space_prefix") is False
     if not is_gemma and (model != "gpt2" or not isinstance(pre, str) or pre not in _CUTS):
         raise UserError(
@@ -84,7 +84,7 @@ def read(path: Path) -> Any:
     typed = list(zip(tokens, types))
     bpe = _of_pieces(parts, typed) if is_gemma else _of_bytes(parts, tokens, str(pre))
     bpe.add_special_tokens([t for t, kind in typed if kind in (_CONTROL, _UNKNOWN)])
-    # SentencePiece looks for them where spaces are pieces already, so that one may be of spaces.
+    # SentencePiece matches them after spaces have become pieces, so one may consist of spaces.
     shown = [t for t, kind in typed if kind == _USER_DEFINED]
     bpe.add_tokens([tokenizers.AddedToken(t, normalized=is_gemma) for t in shown])
     named: dict[str, Any] = {}
@@ -99,7 +99,7 @@ def read(path: Path) -> Any:
 
 
 def _of_bytes(parts: _Parts, tokens: Sequence[str], pre: str) -> tokenizers.Tokenizer:
-    """Returns a byte-level BPE, cut into words as a family does."""
+    """Returns a byte-level BPE with the pre-tokenizer of a model family."""
     vocabulary = {token: i for i, token in enumerate(tokens)}
     merges = []
     for pair in parts.listed("merges", str):
@@ -109,21 +109,21 @@ def _of_bytes(parts: _Parts, tokens: Sequence[str], pre: str) -> tokenizers.Toke
                 f"tokenizer.ggml.merges: {pair!r} does not join two tokens to a third"
             )
         merges.append((left, right))
-    # Llama 3 takes words that are whole in the vocabulary before it merges.
+    # Llama 3 looks up whole words in the vocabulary before it merges.
     bpe = tokenizers.Tokenizer(models.BPE(vocabulary, merges, ignore_merges=pre == "llama-bpe"))
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pre == "smollm")
     bpe.pre_tokenizer = pre_tokenizers.Sequence([_CUTS[pre], to_bytes])
     bpe.decoder = decoders.ByteLevel()
-    if pre == "qwen2":  # llama.cpp leaves it out; transformers does not.
+    if pre == "qwen2":  # llama.cpp does not normalize; transformers does.
         bpe.normalizer = normalizers.NFC()
     return bpe
 
 
 def _of_pieces(parts: _Parts, typed: Sequence[tuple[str, int]]) -> tokenizers.Tokenizer:
-    """Returns a BPE of characters, of which unknown ones are bytes.
+    """Returns a BPE of characters that falls back to bytes for unknown ones.
 
-    SentencePiece joins the two neighbours whose piece has the highest score, so each way to halve a
-    piece is a merge, and the scores are their order.
+    SentencePiece joins the two neighbours whose combined piece has the highest score. So each way
+    to split a piece in two is a merge, and the scores give the order of the merges.
     """
     scores = parts.listed("scores", float)
     if len(scores) != len(typed) or not all(map(math.isfinite, scores)):
@@ -151,7 +151,7 @@ def _of_pieces(parts: _Parts, typed: Sequence[tuple[str, int]]) -> tokenizers.To
 
 
 def _template(parts: _Parts) -> Any:
-    """Returns the chat template; several by their names, where none is the default."""
+    """Returns the chat template, or several by name if none is the default."""
     key = "tokenizer.chat_template"
     found = {k: v for k, v in parts.metadata.items() if k == key or k.startswith(f"{key}.")}
     for name, value in found.items():

@@ -1,18 +1,19 @@
-"""Tokenizes texts so that no marker is read in what others wrote.
+"""Tokenizes texts such that markers in user content are never read as markers.
 
-A message that holds `<|im_end|>` must not end a turn: markers are read in the template's text
-alone. Markers are the special tokens, and the added ones that look like them, such as `<think>`.
-Added words ("metformin") and runs of white space, which Gemma has, are ordinary vocabulary.
+A message that contains `<|im_end|>` must not end a turn: markers are recognized only in the
+template's own text. Markers are the special tokens, and the added tokens that look like them, such
+as `<think>`. Added words ("metformin") and runs of white space, which Gemma has, are ordinary
+vocabulary.
 
-A text without markers in its contents is tokenized as it is. Any other is tokenized by a copy of
-the tokenizer whose markers have other names, which nobody can guess: the template's markers are
-replaced by those names, and a marker in a content is letters like any other.
+A text whose contents hold no markers is tokenized as it is. Any other text is tokenized by a copy
+of the tokenizer whose markers have other names, which nobody can guess: the template's markers are
+replaced by those names, and a marker in a content is then ordinary text.
 
-Prompts of one task begin alike, for example with a system message that lists the labels. `read_all`
-has a Hugging Face tokenizer read such a beginning once, up to a marker after it. That changes no
-id: the library cuts every text at the added tokens first, and normalizes and tokenizes each piece
-by itself. Only whether a piece begins the text matters, and a rest that begins with a marker has no
-such piece.
+Prompts of one task have a common prefix, for example a system message that lists the labels.
+`read_all` has a Hugging Face tokenizer read such a prefix once, up to a marker after it. This
+changes no id: the library splits every text at the added tokens first, and normalizes and tokenizes
+each piece separately. All that matters is whether a piece is at the beginning of the text, and a
+rest that begins with a marker has no such piece.
 """
 
 import collections
@@ -27,7 +28,7 @@ _LETTERS = str.maketrans("0123456789", "hijklmnopr")
 
 
 class Found(NamedTuple):
-    """A marker in a text: its id, and its (start, end) there, in characters."""
+    """A marker in a text: its id, and its (start, end) in characters."""
 
     id: int
     start: int
@@ -37,9 +38,9 @@ class Found(NamedTuple):
 # The ids of a text, and the markers among them, in order.
 Reading = tuple[list[int], list[Found]]
 ReadAll = Callable[[list[str]], list[Reading]]
-# A text, and the (start, end) of each content in it, in order.
+# A text, and the (start, end) of each message content in it, in order.
 Marked = tuple[str, Sequence[tuple[int, int]]]
-# The other names of markers, and the tokenizer that reads those.
+# The random names of the markers, by id, and a tokenizer that recognizes these names.
 Renamed = tuple[dict[int, str], Callable[[str], list[int]]]
 
 
@@ -51,7 +52,7 @@ def is_marker(text: str, special: bool) -> bool:
 
 
 def whole_characters(text: str) -> str:
-    """Returns the text with U+FFFD for each half of a surrogate pair, which tokenizers refuse."""
+    """Returns the text with U+FFFD for each lone surrogate, which tokenizers refuse."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -60,9 +61,9 @@ def whole_characters(text: str) -> str:
 
 
 def aliases(ids: Iterable[int]) -> dict[int, str]:
-    """Returns a random name for each marker, of small letters, which no normalizer changes.
+    """Returns a random name for each marker, in lower-case letters, which no normalizer changes.
 
-    Each process draws its own. No id that is returned depends on it.
+    Every process draws its own names. No returned id depends on them.
     """
     drawn = secrets.token_hex(16)
     return {i: f"q{drawn}g{i:x}q".translate(_LETTERS) for i in ids}
@@ -74,13 +75,13 @@ def encode_all(
     read: ReadAll,
     renamed: Callable[[], Renamed],
 ) -> list[list[int]]:
-    """Returns the ids of texts, with every marker in their contents tokenized as letters.
+    """Returns the ids of texts; every marker inside a content is tokenized as ordinary text.
 
     Args:
       items: the texts with their contents.
-      readings: of each text, by `read`, markers in contents included.
+      readings: the result of `read` for each text, including markers inside contents.
       read: the tokenizer.
-      renamed: makes the other names of the markers, and the tokenizer that reads those.
+      renamed: makes the random names of the markers, and the tokenizer that recognizes them.
     """
     return [
         _encode_apart(text, contents, read, renamed()) if _in_contents(found, contents) else ids
@@ -96,7 +97,7 @@ def _encode_apart(
     text: str, contents: Sequence[tuple[int, int]], read: ReadAll, renamed: Renamed
 ) -> list[int]:
     """Returns the ids of a text whose contents hold markers."""
-    masked, at = "", 0  # Letters in place of the contents; white space stays.
+    masked, at = "", 0  # The text with "x" for each character of a content; white space stays.
     for start, end in contents:
         masked += text[at:start] + re.sub(r"\S", "x", text[start:end])
         at = end
@@ -112,7 +113,7 @@ def _encode_apart(
 def renamed(backend: Any, names: dict[int, str]) -> tuple[Any, dict[Any, int]]:
     """Returns a copy of a tokenizer with renamed markers, and a map of its added ids to the old.
 
-    The markers are renamed in the vocabulary too, since some models match any text with it.
+    The markers are renamed in the vocabulary too, since some models match any text against it.
     """
     import tokenizers
 
@@ -124,7 +125,7 @@ def renamed(backend: Any, names: dict[int, str]) -> tuple[Any, dict[Any, int]]:
         before[token["content"]] = token["id"]
     model = data["model"]
     vocabulary = model["vocab"]
-    if isinstance(vocabulary, list):  # of pairs (piece, score), in the order of their ids
+    if isinstance(vocabulary, list):  # of (piece, score) pairs, in id order
         model["vocab"] = [
             [names.get(i, piece), score] for i, (piece, score) in enumerate(vocabulary)
         ]
@@ -143,7 +144,7 @@ def renamed(backend: Any, names: dict[int, str]) -> tuple[Any, dict[Any, int]]:
 def cuts(added: Iterable[Any], is_marker: Callable[[Any], bool]) -> tuple[str, ...]:
     """Returns the markers before which texts may be cut, for a tokenizer with these added tokens.
 
-    There are none if an added token takes the white space before it, or depends on the letters
+    There are none if an added token strips the white space before it, or depends on the letters
     beside it.
     """
     added = list(added)
@@ -161,7 +162,7 @@ def read_all(items: Sequence[Marked], read: ReadAll, cut_at: Sequence[str]) -> l
       read: the tokenizer, for whole texts.
       cut_at: markers before which a text may be cut.
     """
-    # Texts with one key have the same text before the last content.
+    # Texts with the same key have the same text before their last content.
     keys = [(t[: c[-1][0]], tuple(c[:-1])) if c else ("", ()) for t, c in items]
     counts = collections.Counter(keys)
     heads = {}
@@ -180,11 +181,11 @@ def _head(
     read: ReadAll,
     cut_at: Sequence[str],
 ) -> tuple[str, Reading]:
-    """Returns the longest beginning that can be read alone, and its reading; "" if there is none.
+    """Returns the longest prefix that can be read alone, and its reading; "" if there is none.
 
     Args:
       before: the text before the last content, which all texts of a group share.
-      contents: the contents in it.
+      contents: the contents in `before`.
       text: one of the texts.
       read: the tokenizer.
       cut_at: markers before which a text may be cut.
@@ -193,7 +194,7 @@ def _head(
     if place >= max([1, *(end for _, end in contents)]):
         head = text[:place]
         reading, rest, whole = read([head, text[place:], text])
-        # They differ if an added token reaches over the cut.
+        # They differ if an added token spans the cut.
         if _joined(head, reading, rest) == whole and not _in_contents(reading[1], contents):
             return head, reading
     return "", ([], [])

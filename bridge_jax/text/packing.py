@@ -1,4 +1,4 @@
-"""Packs sequences into rows: for training of one static shape, for scoring of a few widths."""
+"""Packs sequences into rows: of one static shape for training, of a few widths for scoring."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,15 +13,16 @@ from bridge_jax.text.prompts import TrainingSequence
 class Rows(NamedTuple):
     """Packed rows. Segments count from 1 within a row; 0 is padding. Positions restart at 0.
 
-    The loss needs the vocabulary head at few positions only, so targets are listed, T a row.
+    The loss needs the vocabulary head at only a few positions, so the targets are listed, T per
+    row.
 
     Attributes:
       tokens, positions, segments: int32[R, S].
       target_at: int32[R, T], the position that predicts the target.
-      target: int32[R, T], the token there.
-      rationale_weight, answer_weight: f32[R, T], 1 where the target belongs to that part.
-      extra_targets: what the objective reads there, a tree of arrays [R, T, ...] that are 0 where a
-        sequence has nothing; None if no sequence has anything.
+      target: int32[R, T], the token to predict.
+      rationale_weight, answer_weight: f32[R, T], 1 if the target belongs to that part, else 0.
+      extra_targets: what the objective reads at the targets, a tree of arrays [R, T, ...] that are
+        0 for sequences without it; None if no sequence has any.
     """
 
     tokens: np.ndarray
@@ -37,8 +38,8 @@ class Rows(NamedTuple):
 def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Returns the sequences of each row: each sequence goes to the first row with room for it.
 
-    Takes n log n steps: a binary tree holds the maxima of the rows' free room, and is followed down
-    to the first row that has enough. It has a leaf for each possible row, all empty at first.
+    Takes n log n steps: a binary tree holds the maxima of the rows' free room, and is descended to
+    the first row that has enough. It has a leaf for each possible row, all empty at first.
     """
     leaves = 1 << max(0, len(lengths) - 1).bit_length()
     room = [capacity] * (2 * leaves)  # node i has the children 2i and 2i + 1
@@ -62,13 +63,14 @@ def first_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 def best_fit(lengths: Sequence[int], widths: Sequence[int]) -> dict[int, list[list[int]]]:
     """Returns width -> the sequences of each row of that width; widths without rows are left out.
 
-    The longest sequence that is left goes to the row with the least room that is enough, and where
-    there is none, to a new row of the narrowest width that holds it: short ones fill the rows of
-    long ones, and otherwise share short rows. One of `widths` holds the longest.
+    The longest remaining sequence goes to the row with the smallest sufficient room or, if there is
+    none, to a new row of the narrowest width that holds it. So short sequences fill up the rows of
+    long ones, and otherwise share short rows. At least one of `widths` must hold the longest
+    sequence.
     """
     rows: dict[int, list[list[int]]] = {}
     by_room: dict[int, list[list[int]]] = {}
-    there = 0  # Bit i is set where a row has room for i tokens.
+    there = 0  # Bit i is set if a row has room for exactly i tokens.
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         if enough := there >> lengths[index]:
             room = lengths[index] + (enough & -enough).bit_length() - 1
@@ -93,11 +95,11 @@ def pack(
     Args:
       sequences: the training sequences.
       row_tokens: S.
-      pad_id: fills the rest of a row.
+      pad_id: the token that fills the rest of a row.
       packed: False gives each sequence a row of its own.
 
     Raises:
-      UserError: a sequence is longer than a row, or there is none.
+      UserError: a sequence is longer than a row, or there are no sequences.
     """
     if not sequences:
         raise UserError("there is nothing to train on: no sequence was kept")

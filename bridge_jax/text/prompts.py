@@ -1,9 +1,9 @@
 """Builds prompts and training sequences from examples.
 
-The system message says which mode is wanted, like the task prefixes of Distilling Step-by-Step
-(2305.02301): an example without a rationale then trains the direct answer, and does not teach the
-model to skip its reasoning. In mode "explain" the model is given the gold answer (after STaR,
-2203.14465). The task, where the config has one (`data.example`), comes first.
+The system message states the mode, like the task prefixes of Distilling Step-by-Step (2305.02301):
+an example without a rationale then trains the direct answer, and does not teach the model to skip
+its reasoning. In mode "explain" the model is given the gold answer (after STaR, 2203.14465). If the
+config has a task (`data.example`), it comes first.
 
 Texts of users and datasets are inserted verbatim; they are never used as format strings.
 """
@@ -18,13 +18,13 @@ from bridge_jax.data.example import Example, Task, read_task
 from bridge_jax.errors import UserError
 from bridge_jax.text.tokenizer import Tokenizer
 
-# Beside an exported model, the system message that it was trained with, for other programs.
+# A file in an exported model's folder: the system message of its training, for other programs.
 SYSTEM_FILE = "system_message.txt"
 
 Mode = Literal["reason", "answer", "explain"]
 
-_GAP = " … "  # Where the middle of a question is left out.
-_PARTIAL = "\ufffd"  # What the bytes of a part of a character are decoded to.
+_GAP = " … "  # Replaces the part that is cut from the middle of a question.
+_PARTIAL = "\ufffd"  # The result of decoding an incomplete character.
 
 INSTRUCTIONS: dict[Mode, str] = {
     "reason": "Reason step by step, then write the answer.",
@@ -39,7 +39,7 @@ class TrainingSequence(NamedTuple):
     Attributes:
       prompt: ids of the rendered chat, up to the assistant's turn; no loss.
       rationale: ids of the rationale; may be empty.
-      answer: ids of the answer and of the end of the turn.
+      answer: ids of the answer and of the end token.
       extra_targets: what an objective reads at each target of rationale and answer, a tree of
         arrays whose first axis is the targets; None if it reads the tokens alone.
     """
@@ -67,9 +67,9 @@ class TrainingSequence(NamedTuple):
     def own_answer(self, mark: list[int], ends: Sequence[int]) -> "TrainingSequence":
         """Returns the sequence with only the answer's own tokens as `answer`.
 
-        A leading `mark` (ids) moves to `rationale`, and one of the tokens `ends` at the end is
-        dropped: every answer has both. If nothing is left, the sequence stays as it is. The
-        result has no `extra_targets`.
+        A leading `mark` (ids) moves to `rationale`, and a final token that is one of `ends` is
+        dropped, because every answer has both. If nothing is left, the sequence is returned
+        unchanged. The result has no `extra_targets`.
         """
         start = len(mark) if self.answer[: len(mark)] == mark else 0
         own = self.answer[start:]
@@ -83,9 +83,9 @@ class DrawnInstructions(NamedTuple):
     """Generic instructions for the student's warm-up.
 
     Attributes:
-      sequences: in the order of training.
-      left_out: how many instructions were passed over because they are too long.
-      skipped: bad rows of the source.
+      sequences: the instructions, in training order.
+      left_out: number of instructions that were left out because they are too long.
+      skipped: number of bad rows in the source.
     """
 
     sequences: list[TrainingSequence]
@@ -110,7 +110,7 @@ def with_budget(system: str, budget: int) -> str:
 
     Args:
       system: the message; may be empty.
-      budget: the most tokens to think for; 0 adds nothing.
+      budget: the most thinking tokens; 0 adds nothing.
     """
     if not budget:
         return system
@@ -121,15 +121,15 @@ def system_message(task: Task, labels: Sequence[str], mode: Mode) -> str:
     """Returns the system message: the task, its labels, and what to write.
 
     Args:
-      task: of the data; if it is empty, the labels are left out too.
-      labels: the closed set of answers; empty where the answers are no labels.
+      task: the task of the data; if it is empty, the labels are left out too.
+      labels: the closed set of answers; empty if the answers are not labels.
       mode: whether to reason, to answer or to explain.
     """
     return "\n\n".join([*told(task, labels), INSTRUCTIONS[mode]])
 
 
 def system_message_of(data: DataConfig, mode: Mode) -> str:
-    """Returns the system message for a dataset; it leaves out labels that rows list themselves."""
+    """Returns the system message of a dataset; labels that rows list themselves are left out."""
     labels = data.choices if data.kind == "label" else ()
     return system_message(read_task(data), labels, mode)
 
@@ -143,7 +143,7 @@ def told(task: Task, labels: Sequence[str]) -> list[str]:
 
 
 def list_labels(task: Task, labels: Sequence[str]) -> str:
-    """Returns the labels, one a line, each with its description where it has one."""
+    """Returns the labels, one per line, each with its description if it has one."""
     described = task.label_descriptions
     return "\n".join(
         f"- {label}: {described[label]}" if label in described else f"- {label}" for label in labels
@@ -156,7 +156,7 @@ def labels_of(example: Example) -> tuple[str, ...]:
 
 
 def untold(example: Example) -> bool:
-    """Returns whether some of the labels or options are neither in the task nor in the question."""
+    """Returns whether a label or option is stated neither in the task nor in the question."""
     if labels_of(example) and example.task.is_said:
         return False
     question = example.question.casefold()
@@ -166,7 +166,7 @@ def untold(example: Example) -> bool:
 def instruction_sequence(tokenizer: Tokenizer, question: str, answer: str) -> TrainingSequence:
     """Returns a generic instruction as a sequence: the user's turn, and the answer verbatim.
 
-    It has no system message, except one that the chat template itself writes.
+    It has no system message, except one that the chat template itself adds.
     """
     prompt = tokenizer.render_chat([{"role": "user", "content": question}])
     return TrainingSequence(prompt, [], [*tokenizer.encode(answer), tokenizer.end_id])
@@ -175,7 +175,7 @@ def instruction_sequence(tokenizer: Tokenizer, question: str, answer: str) -> Tr
 def draw_instructions(
     rows: Iterable[tuple[str, str]], tokenizer: Tokenizer, count: int, longest: int
 ) -> DrawnInstructions:
-    """Returns the first `count` (question, answer) of at most `longest` tokens, or fewer."""
+    """Returns the first `count` (question, answer) pairs of at most `longest` tokens, or fewer."""
     found: list[TrainingSequence] = []
     left_out = 0
     for question, answer in rows:
@@ -195,8 +195,8 @@ def render_prompt(
     """Returns the prompt's ids, at most `max_tokens`.
 
     Raises:
-      UserError: it is longer, and `on_long` is "error" (the other ways cut the question); or it is
-        too long even with an empty question.
+      UserError: the prompt is longer, and `on_long` is "error" (other values cut the question); or
+        it is too long even with an empty question.
     """
     ids = tokenizer.render_chat(messages(example, mode))
     excess = len(ids) - max_tokens
@@ -219,7 +219,7 @@ def render_prompt(
             "--config.on_long_prompt=cut_end, cut_beginning or cut_middle"
         )
     question = tokenizer.encode(example.question)
-    # The cut text may be tokenized into more tokens, so cut until the rendered chat fits.
+    # Re-tokenizing the cut text may give more tokens, so cut until the rendered chat fits.
     while len(ids) > max_tokens and excess < len(question):
         shorter = dataclasses.replace(example, question=_cut(tokenizer, question, excess, on_long))
         ids = tokenizer.render_chat(messages(shorter, mode))
@@ -232,7 +232,7 @@ def render_prompt(
 def _cut(tokenizer: Tokenizer, ids: list[int], excess: int, how: str) -> str:
     """Returns the text of a question without `excess` of its tokens.
 
-    A character that the cut leaves in part is dropped.
+    A character that the cut splits is dropped.
     """
     kept = len(ids) - excess
     before = {"cut_end": kept, "cut_middle": (kept + 1) // 2, "cut_beginning": 0}[how]
@@ -242,7 +242,7 @@ def _cut(tokenizer: Tokenizer, ids: list[int], excess: int, how: str) -> str:
 
 
 def _of_task(tokenizer: Tokenizer, example: Example) -> str:
-    """Returns a remark on the number of the task's tokens; "" where there is no task."""
+    """Returns a remark on the token count of the task; "" if there is no task."""
     parts = told(example.task, labels_of(example))
     if not parts:
         return ""

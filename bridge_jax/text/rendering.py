@@ -1,12 +1,12 @@
 """Renders examples to token ids once, and keeps the ids in memory and on disk.
 
-A batch of examples has the same ids, and raises the same errors, as its examples one by one.
+A batch of examples gets the same ids, and raises the same errors, as its examples one by one.
 Tokenizing releases Python's lock, so one thread tokenizes while another fills in the chat template.
-The threads of the tokenizers library do not survive a fork, and Grain forks; ours end with the
-work.
+We do not use the threads of the tokenizers library, which do not survive a fork, because Grain
+forks; ours end when the work is done.
 
 Ids on disk are named by a hash of the tokenizer, the examples' content, the limits, our code and
-the versions of libraries. Before they are used, a few examples are rendered and compared.
+the versions of libraries. Before they are used, a few examples are rendered again and compared.
 """
 
 import contextlib
@@ -31,8 +31,8 @@ from bridge_jax.text.prompts import Mode, TrainingSequence
 from bridge_jax.text.tokenizer import Tokenizer
 
 _BATCH = 1024
-_LONG = 5_000  # Texts; for as many or more, progress is shown.
-_COMPARED = 4  # Examples that are compared with the ids on disk.
+_LONG = 5_000  # Progress is shown for at least this many texts.
+_COMPARED = 4  # Examples that are rendered again to check the ids on disk.
 _FILES = ("tokens.npy", "offsets.npy")
 
 # An example, its rationale, and the answer if it is not the gold one.
@@ -45,9 +45,9 @@ class Ragged(Sequence[list[int]]):
     """N lists of token ids as two arrays, which are saved to disk and memory-mapped from there.
 
     Attributes:
-      tokens: int32[T], all lists, one after another.
-      offsets: int64[N+1], where each list begins, and T.
-      cut: how many of the lists are prompts whose question was cut.
+      tokens: int32[T], all lists, concatenated.
+      offsets: int64[N+1], the start of each list, and T.
+      cut: number of lists that are prompts whose question was cut.
     """
 
     tokens: np.ndarray
@@ -56,7 +56,7 @@ class Ragged(Sequence[list[int]]):
 
     @classmethod
     def of(cls, lists: Sequence[Sequence[int]]) -> "Ragged":
-        """Returns lists of ids as arrays."""
+        """Returns lists of ids as a `Ragged`."""
         offsets = np.zeros(len(lists) + 1, np.int64)
         np.cumsum([len(ids) for ids in lists], out=offsets[1:])
         flat = itertools.chain.from_iterable(lists)
@@ -82,16 +82,16 @@ class Ragged(Sequence[list[int]]):
 
     @property
     def lengths(self) -> np.ndarray:
-        """int64[N], the tokens of each list."""
+        """int64[N], the number of tokens in each list."""
         return np.diff(self.offsets)
 
     @property
     def largest(self) -> int:
-        """The largest id; 0 where there is none."""
+        """The largest id; 0 if there are no ids."""
         return int(self.tokens.max(initial=0))
 
     def save(self, folder: Path, name: str, facts: dict[str, Any]) -> None:
-        """Writes the arrays as the entry `name` of a cache."""
+        """Writes the arrays as entry `name` of a cache."""
         parts = {
             file: functools.partial(np.save, arr=array, allow_pickle=False)
             for file, array in zip(_FILES, (self.tokens, self.offsets))
@@ -101,7 +101,7 @@ class Ragged(Sequence[list[int]]):
 
     @classmethod
     def load(cls, folder: Path, name: str) -> "Ragged | None":
-        """Returns the arrays of the entry `name`, mapped; None unless it is whole."""
+        """Returns the arrays of cache entry `name`, memory-mapped; None unless it is complete."""
         facts = caches.read(folder, name, _FILES)
         if facts is None:
             return None
@@ -109,7 +109,7 @@ class Ragged(Sequence[list[int]]):
         try:
             tokens, offsets = (np.load(file, mmap_mode="r", allow_pickle=False) for file in files)
             return cls(tokens, offsets, facts["cut"])
-        except (OSError, ValueError):  # Another process removed or replaced it in the meantime.
+        except (OSError, ValueError):  # Another process has removed or replaced it since.
             return None
 
 
@@ -157,11 +157,11 @@ class Rendering:
     """Renders examples for one model, and keeps the ids.
 
     Attributes:
-      table_rows: of the model's embedding table.
+      table_rows: number of rows in the model's embedding table.
       checkpoint: the model's name in messages.
       max_prompt_tokens: the longest prompt, in tokens.
       on_long_prompt: as in `RunConfig`.
-      folder: where ids are kept on disk; None keeps them in memory alone.
+      folder: where ids are kept on disk; None keeps them only in memory.
       key: a hash of the tokenizer and its chat template; "" keeps nothing on disk.
     """
 
@@ -180,15 +180,15 @@ class Rendering:
         self._places: dict[str, tuple[list[Example], dict[int, int]]] = {}
 
     def prompts(self, examples: Sequence[Example], digest: str, mode: Mode) -> Ragged:
-        """Returns the ids that ask the model about each example.
+        """Returns the ids of the prompt for each example.
 
         Args:
           examples: the questions.
-          digest: says which examples these are, by content; "" keeps nothing.
+          digest: identifies the examples by their content; "" keeps nothing.
           mode: whether to reason, to answer or to explain.
 
         Raises:
-          UserError: of the first example that has one, as `prompt`.
+          UserError: the error of the first example that has one, as in `prompt`.
         """
         found = self._once(
             (mode, digest),
@@ -204,7 +204,7 @@ class Rendering:
     def answers(self, examples: Sequence[Example], digest: str) -> Ragged:
         """Returns the ids of the gold answers without rationale, each with the end token.
 
-        Those of an example without a gold answer are empty.
+        An example without a gold answer gets an empty list.
 
         Raises:
           UserError: a token has no row in the embedding table.
@@ -217,7 +217,7 @@ class Rendering:
         )
 
     def labelled(self, examples: Sequence[Example], digest: str) -> Labelled:
-        """Returns the training sequences of gold answers alone; raises as the two above."""
+        """Returns sequences of gold answers alone; raises like `prompts` and `answers`."""
         return Labelled(self.prompts(examples, digest, "answer"), self.answers(examples, digest))
 
     def own_answers(self, sequences: Sequence[TrainingSequence]) -> OwnAnswers:
@@ -226,11 +226,11 @@ class Rendering:
         return OwnAnswers(sequences, mark, self.tokenizer.end_ids)
 
     def prompt(self, example: Example, mode: Mode) -> list[int]:
-        """Returns the ids that ask the model about `example`.
+        """Returns the ids of the prompt for `example`.
 
         Raises:
-          UserError: the prompt is too long, the chat template does not write what is put in, or a
-            token has no row in the embedding table.
+          UserError: the prompt is too long, the chat template does not render a message unchanged,
+            or a token has no row in the embedding table.
         """
         known = self._known(example, mode)
         return self._render(example, mode) if known is None else known
@@ -244,22 +244,23 @@ class Rendering:
     ) -> TrainingSequence:
         """Returns the training sequence of `example`: rationale and answer, or the answer alone.
 
-        The answer is the gold one, unless another is given; `mode` is how a rationale is asked for.
+        The answer is the gold one unless another is given; `mode` is the prompt that asks for a
+        rationale.
 
         Raises:
-          UserError: as `prompt`.
+          UserError: as in `prompt`.
         """
         return self._sequences([(example, rationale, answer)], mode)[0]
 
     def sequences(self, items: Sequence[Item], mode: Mode = "reason") -> list[TrainingSequence]:
-        """Returns what `sequence` returns for each (example, rationale, answer).
+        """Returns the result of `sequence` for each (example, rationale, answer).
 
         Raises:
-          UserError: of the first that has one, as `sequence`.
+          UserError: the error of the first item that has one, as in `sequence`.
         """
         try:
             return self._sequences(items, mode)
-        except UserError:  # One by one, so that the first example with an error is named.
+        except UserError:  # One by one, so that the error names the first bad example.
             return [self.sequence(*item, mode) for item in items]
 
     def check_ids(self, what: str, ids: Sequence[int]) -> None:
@@ -301,10 +302,10 @@ class Rendering:
         """Returns the ids from memory or from disk, or else makes and keeps them.
 
         Args:
-          key: the kind of ids, a mode or "gold", and the digest of the examples.
+          key: the kind of ids (a mode or "gold") and the digest of the examples.
           examples: the source of the ids.
           make: makes the ids of all examples.
-          make_one: makes those of one example, to compare.
+          make_one: makes the ids of one example, for the comparison.
         """
         kind, digest = key
         if not digest:
@@ -325,14 +326,14 @@ class Rendering:
         return found
 
     def _known(self, example: Example, mode: Mode) -> list[int] | None:
-        """Returns the ids of a prompt if this very object was rendered before."""
+        """Returns the ids of a prompt if this very object was rendered before, else None."""
         for digest, (_, places) in self._places.items():
             if id(example) in places and (mode, digest) in self._kept:
                 return self._kept[mode, digest][places[id(example)]]
         return None
 
     def _render(self, example: Example, mode: Mode) -> list[int]:
-        """Returns the ids of one prompt; raises as `prompt`."""
+        """Returns the ids of one prompt; raises like `prompt`."""
         try:
             ids = prompts.render_prompt(
                 self.tokenizer, example, mode, self.max_prompt_tokens, self.on_long_prompt
@@ -343,7 +344,7 @@ class Rendering:
         return ids
 
     def _render_all(self, examples: Sequence[Example], mode: Mode) -> Ragged:
-        """Returns what `_render` returns for each, and raises the first of its errors."""
+        """Returns the result of `_render` for each example, or raises the first of its errors."""
         most, rows = self.max_prompt_tokens, self.table_rows
 
         def render(batch: Sequence[Example]) -> list[list[int]]:
@@ -362,14 +363,14 @@ class Rendering:
         return dataclasses.replace(found, cut=cut)
 
     def _gold_answer(self, example: Example) -> list[int]:
-        """Returns the ids of one gold answer, as `answers` does."""
+        """Returns the ids of one gold answer, like `answers`."""
         if example.answer is None:
             return []
         ids = self.tokenizer.encode(format_completion("", example.gold)[1])
         return [*ids, self.tokenizer.end_id]
 
     def _gold_answers(self, examples: Sequence[Example]) -> Ragged:
-        """Returns the ids of gold answers, as `answers` does, and raises as it does."""
+        """Returns the ids of gold answers, and raises, like `answers`."""
         known = [example for example in examples if example.answer is not None]
         texts = [format_completion("", example.gold)[1] for example in known]
         ids_of = {id(e): ids for e, ids in zip(known, self._encode_all(texts))}
@@ -380,7 +381,7 @@ class Rendering:
         return Ragged.of(found)
 
     def _encode_all(self, texts: Sequence[str]) -> list[list[int]]:
-        """Returns the ids of texts; equal ones are read once."""
+        """Returns the ids of texts; equal texts are tokenized once."""
         different = list(dict.fromkeys(texts))
 
         def checked(text: str, ids: list[int] | None) -> list[int]:
@@ -397,13 +398,13 @@ def _in_batches(
     finish: Callable[[Input, list[int] | None], list[int]],
     what: str,
 ) -> Ragged:
-    """Returns the ids of each item, in order; raises the first error in that order.
+    """Returns the ids of each item, in order, or raises the first error in that order.
 
     Args:
       items: texts or examples.
       work: makes the ids of a batch; several batches are made in several threads.
-      finish: called in this thread, in order, with an item and its ids, or with None where `work`
-        raised a `UserError` for the batch; returns the ids to keep.
+      finish: called in this thread, in order, with an item and its ids, or with None if `work`
+        raised a `UserError` for its batch; returns the ids to keep.
       what: the items' name in the progress bar.
     """
 
@@ -420,7 +421,7 @@ def _in_batches(
     kept = []
     with contextlib.ExitStack() as stack:
         found = map(tried, batches)
-        if len(batches) > 1:  # To start a thread takes longer than to read a short text.
+        if len(batches) > 1:  # Starting a thread takes longer than tokenizing a short text.
             pool = ThreadPoolExecutor(min(len(batches), os.cpu_count() or 1, 16))
             stack.callback(pool.shutdown, cancel_futures=True)
             found = pool.map(tried, batches)
@@ -434,6 +435,6 @@ def _in_batches(
 def _agrees(
     found: Ragged, examples: Sequence[Example], make_one: Callable[[Example], list[int]]
 ) -> bool:
-    """Returns whether there are ids for each example, and a few equal those that are made now."""
+    """Returns whether every example has ids, and a few of them equal newly made ones."""
     places = range(0, len(found), max(1, len(found) // _COMPARED))[:_COMPARED]
     return len(found) == len(examples) and all(found[n] == make_one(examples[n]) for n in places)

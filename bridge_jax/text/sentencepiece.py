@@ -1,6 +1,6 @@
-"""Tokenizes with SentencePiece `.model` files (Llama 2, Mistral, Gemma), by tensorflow-text.
+"""Tokenizes with SentencePiece `.model` files (Llama 2, Mistral, Gemma), through tensorflow-text.
 
-Text is cut at the markers, and each part between two of them is tokenized by itself, as the
+Text is cut at the markers, and each part between two markers is tokenized separately, as the
 sentencepiece library does. So a model that puts a space before a text puts one before each part,
 like the published tokenizer.json of Llama 2, and unlike transformers' `legacy=False`.
 
@@ -40,8 +40,8 @@ class SentencePieceTokenizer(Tokenizer):
           rows, ends: as for `tokenizer.load`.
 
         Raises:
-          UserError: tensorflow-text is missing, the model is not whole, there is no template, or
-            the table has no row for the token that ends a turn.
+          UserError: tensorflow-text is missing, the model file is incomplete, there is no template,
+            or the embedding table has no row for the token that ends a turn.
         """
         self._folder = folder
         self._pieces, self._proto = _read_model(folder / _MODEL)
@@ -82,7 +82,7 @@ class SentencePieceTokenizer(Tokenizer):
             if not inside:  # A model may have more rows than its tokenizer has ids.
                 text += "".join(self._added.get(i, "") for i in run)
                 continue
-            # tensorflow-text drops all leading spaces, sentencepiece only the one that it adds.
+            # tensorflow-text drops all leading spaces, sentencepiece only the one that it added.
             anchor, piece = (
                 self._pieces.detokenize([self._anchor, *more]).numpy() for more in ([], [*run])
             )
@@ -123,7 +123,7 @@ class SentencePieceTokenizer(Tokenizer):
 
 
 class _Marker(NamedTuple):
-    """A marker's id, and whether it takes the white space to its left and right."""
+    """A marker's id, and whether it strips the white space to its left and right."""
 
     id: int
     special: bool
@@ -135,7 +135,7 @@ class _Reader:
     """Cuts texts at the markers, and has sentencepiece tokenize the parts between them."""
 
     def __init__(self, pieces: Any, cut_at: dict[str, _Marker], watched: Sequence[int]):
-        """Sets tensorflow-text's tokenizer, the markers, and the ids whose places are returned."""
+        """Takes tensorflow-text's tokenizer, the markers, and the ids whose places are returned."""
         self._pieces, self._markers, self._watched = pieces, cut_at, frozenset(watched)
         longest_first = sorted(cut_at, key=len, reverse=True)
         self._cut = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
@@ -147,7 +147,7 @@ class _Reader:
         return [self._joined(parts, places, read) for parts, places in cut]
 
     def _parts(self, text: str) -> tuple[list[str], list[int]]:
-        """Returns the parts of a text, those at odd places markers, and where each part begins."""
+        """Returns the parts of a text and the start of each; parts at odd indices are markers."""
         parts = self._cut.split(text)
         places = [0, *itertools.accumulate(map(len, parts))]
         for at in range(1, len(parts), 2):
@@ -161,7 +161,7 @@ class _Reader:
         return parts, places
 
     def _tokenize(self, parts: set[str]) -> dict[str, Reading]:
-        """Returns the ids, and the watched ones among them, of parts without markers."""
+        """Returns the ids of parts without markers, and the watched ones among them."""
         if not parts:
             return {}
         texts = list(parts)
@@ -172,7 +172,7 @@ class _Reader:
         for text, first, last in zip(texts, splits, splits[1:]):
             hits = [n for n in range(first, last) if ids[n] in self._watched]
             data, found = text.encode() if hits else b"", []
-            for n in hits:  # tensorflow-text counts bytes, we count characters.
+            for n in hits:  # tensorflow-text counts bytes; we count characters.
                 bounds = (len(data[:at].decode(errors="ignore")) for at in (starts[n], ends[n]))
                 found.append(markers.Found(ids[n], *bounds))
             read[text] = ids[first:last], found
@@ -198,12 +198,12 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _content(token: Any) -> str:
-    """Returns the text of a token, which tokenizer_config.json writes as text or as a dict."""
+    """Returns the text of a token, which tokenizer_config.json stores as a string or a dict."""
     return (token.get("content") if isinstance(token, dict) else token) or ""
 
 
 def _named_tokens(proto: Any, config: dict[str, Any]) -> dict[str, str]:
-    """Returns the texts of `bos_token`, `eos_token` and so on, by the config or else the model."""
+    """Returns the texts of `bos_token`, `eos_token` and so on, from config or else model."""
     spec = proto.trainer_spec
     tokens = {f"{name}_token": getattr(spec, f"{name}_piece") for name in _NAMED}
     given = {k: _content(v) for k, v in config.items() if k.endswith("_token")}
@@ -213,7 +213,7 @@ def _named_tokens(proto: Any, config: dict[str, Any]) -> dict[str, str]:
 def _markers(
     proto: Any, config: dict[str, Any], added: dict[str, int], tokens: dict[str, str]
 ) -> dict[str, _Marker]:
-    """Returns the markers by text: control symbols, named tokens, and those that HF adds."""
+    """Returns the markers by text: control symbols, named tokens, and tokens that HF adds."""
     more = map(_content, config.get("additional_special_tokens") or [])
     control = [p.piece for p in proto.pieces if p.type == _CONTROL]
     special = {*control, *tokens.values(), *more}
@@ -227,7 +227,7 @@ def _markers(
 
 
 def _read_model(path: Path) -> tuple[Any, Any]:
-    """Returns a `.model` file as tensorflow-text's tokenizer and as a message."""
+    """Returns a `.model` file as a tokenizer of tensorflow-text and as a protobuf message."""
     _, text_library = load_tensorflow_text(f"{path}: reading SentencePiece")
     from google.protobuf.message import DecodeError
 
@@ -236,7 +236,7 @@ def _read_model(path: Path) -> tuple[Any, Any]:
         proto = _messages().ModelProto.FromString(data)
     except DecodeError as error:
         raise UserError(f"{path}: not a whole SentencePiece file; download it again") from error
-    # The normalizer's settings follow the pieces, so they are missing where the file was cut.
+    # The normalizer's settings follow the pieces, so they are missing if the file was cut off.
     if not (proto.pieces and proto.HasField("normalizer_spec")):
         raise UserError(f"{path}: not a whole SentencePiece file; download it again")
     return text_library.SentencepieceTokenizer(data), proto
@@ -249,7 +249,7 @@ def _messages() -> Any:
 
     try:
         return import_protobuf()
-    except VersionError:  # Its own needs a newer protobuf than other packages allow.
+    except VersionError:  # The installed one needs a newer protobuf than other packages allow.
         from transformers.utils import sentencepiece_model_pb2_new
 
         return sentencepiece_model_pb2_new

@@ -1,9 +1,9 @@
 """Compiles chat templates to functions: jinja2 as transformers runs it, in a sandbox with limits.
 
-A template comes with a checkpoint, so it is untrusted code. It can read no file and no clock. The
+A template comes with a checkpoint, so it is untrusted code. It cannot read files or the clock. The
 steps of loops and calls are counted, and the length of every value is limited: a template that
 loops for hours, calls itself, divides by zero or doubles a text is an error. For filters and
-methods, an upper bound of their output is computed before they run.
+methods, an upper bound of the output size is computed before they run.
 """
 
 import datetime
@@ -19,7 +19,7 @@ from jinja2 import ext, filters, nodes, sandbox, visitor
 
 from bridge_jax.errors import UserError
 
-# Some templates, such as Llama 3's, write today's date; we pin it, so that prompts do not change.
+# Some templates, such as Llama 3's, write today's date; it is fixed, so that prompts never change.
 TODAY = datetime.datetime(2024, 7, 26)
 DATE = TODAY.strftime("%d %b %Y")
 _DATED = {"strftime_now", "date_string"}
@@ -38,19 +38,19 @@ WAY_OUT = "correct it (chat_template.jinja, or chat_template in tokenizer_config
 
 
 class _TooMuch(jinja2.TemplateRuntimeError):
-    """Raised where a template runs too long or writes too much."""
+    """Raised if a template takes too many steps or writes too much."""
 
 
 def compile_template(source: str, tokens: Mapping[str, Any]) -> Template:
-    """Returns a chat template as a function, which one thread at a time may call.
+    """Returns a chat template as a function, which only one thread at a time may call.
 
     Args:
       source: the template, in jinja2.
       tokens: its variables, such as {"bos_token": "<s>"}.
 
     Raises:
-      UserError: the template is not valid jinja2; from the function: it fails, or refuses the
-        messages.
+      UserError: the template is not valid jinja2. The function raises one if it fails, or refuses
+        the messages.
     """
     env = _Environment()
     try:
@@ -81,7 +81,7 @@ def compile_template(source: str, tokens: Mapping[str, Any]) -> Template:
 
 
 def writes_date(source: str) -> bool:
-    """Returns whether a valid template can write the date."""
+    """Returns whether a valid template may write the date."""
     names = _Environment().parse(source).find_all(nodes.Name)
     return any(node.name in _DATED for node in names)
 
@@ -103,7 +103,7 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def __init__(self):
-        # Not optimized: the optimizer would compute constants before anything is counted.
+        # Not optimized: the optimizer would evaluate constants before anything is counted.
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
@@ -116,17 +116,17 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
         self.filters |= {_COUNT: self._count, _LIMIT: self.limit_size, _JOIN: self._join}
         for name, size_of in _FILTER_SIZES.items():
             self.filters[name] = self._bounded(self.filters[name], size_of)
-        del self.globals["lipsum"], self.filters["random"]  # A prompt is the same every time.
+        del self.globals["lipsum"], self.filters["random"]  # Prompts must be deterministic.
         self.start(_STEPS, _CHARACTERS)
 
     def start(self, steps: int, characters: int) -> None:
-        """Resets the counters before a rendering, and sets its limits."""
+        """Resets the counters and sets the limits for one rendering."""
         self._steps, self._characters, self._written = steps, characters, 0
 
     def limit_size(self, value: Any, keep: bool = False) -> Any:
         """Returns `value`; raises if it is too long together with what was written before.
 
-        With `keep`, it counts as written.
+        With `keep`, it is counted as written.
         """
         size = _length(value)
         self._check_size(size + self._written)
@@ -136,12 +136,12 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
 
     def call(__self, __context, __obj, *args, **kwargs):  # noqa: N805 - jinja2's signature
         __self._step(1)
-        # jinja2 wraps `format`, and keeps the original as __wrapped__.
+        # jinja2 wraps `format` and keeps the original as __wrapped__.
         method = getattr(__obj, "__wrapped__", __obj)
         owner, name = getattr(method, "__self__", None), getattr(method, "__name__", "")
         if isinstance(owner, str | bytes | int) and name in _METHOD_SIZES:
             args = __self._listed(args)
-            # In a loop jinja2 adds its own variables.
+            # In a loop, jinja2 adds variables of its own.
             said = {k: v for k, v in kwargs.items() if k not in ("_loop_vars", "_block_vars")}
             __self._check_size(_METHOD_SIZES[name](owner, *args, **said))
         return __self.limit_size(super().call(__context, __obj, *args, **kwargs))
@@ -162,7 +162,7 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
         return self.limit_size(super().call_binop(context, operator, left, right))
 
     def _bounded(self, function: Callable[..., Any], size_of: Callable[..., int]) -> Any:
-        """Returns a filter that raises before it writes something too long."""
+        """Returns a filter that raises instead of writing something too long."""
         own = int(hasattr(function, "jinja_pass_arg"))  # jinja2's own argument comes first
 
         @functools.wraps(function)
@@ -174,7 +174,7 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
         return bounded
 
     def _listed(self, args: Sequence[Any]) -> tuple[Any, ...]:
-        """Returns the arguments, iterators as lists, since they can be read only once."""
+        """Returns the arguments with iterators as lists, since they can be read only once."""
         return tuple(list(self._count(a)) if isinstance(a, Iterator) else a for a in args)
 
     def _check_size(self, size: int) -> None:
@@ -191,7 +191,7 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
             raise _TooMuch("it takes too many steps, or has no end")
 
     def _count(self, values: Any) -> Iterable[Any]:
-        """Returns the values that a loop goes over, and counts each as a step."""
+        """Returns the values that a loop iterates over, and counts each as a step."""
         try:
             self._step(len(values))
         except TypeError:
@@ -204,7 +204,7 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
             yield value
 
     def _sum(self, values: Iterable[Any], attribute: Any = None, start: Any = 0) -> Any:
-        """Adds values as jinja2's filter does; lists in linear time, where Python's sum is not."""
+        """Adds values like jinja2's filter, but lists in linear time, unlike Python's sum."""
         if attribute is not None:
             values = map(filters.make_attrgetter(self, attribute), values)
         parts = [start, *self._count(values)]
@@ -219,7 +219,7 @@ class _Environment(sandbox.ImmutableSandboxedEnvironment):
 
 
 class _Bounded(visitor.NodeTransformer):
-    """Inserts the filters that count and limit into a parsed template."""
+    """Inserts the counting and limiting filters into a parsed template."""
 
     # ruff: noqa: N802 - jinja2's names
 
@@ -265,21 +265,21 @@ def _to_json(value, ensure_ascii=False, indent=None, separators=None, sort_keys=
     return json.dumps(value, ensure_ascii=ensure_ascii, **options)
 
 
-# Upper bounds, in characters, of what filters and methods write. Each takes the arguments of the
-# filter or method; for methods, the first is the text or the number.
+# Upper bounds, in characters, of the output of filters and methods. Each takes the arguments of the
+# filter or method; for methods, the first is the string or number that it belongs to.
 
-# A directive of printf up to its conversion, or a field of str.format up to the next brace.
+# A printf directive up to its conversion, or a str.format field up to the next brace.
 _DIRECTIVE = re.compile(r"%(?:\([^()]*\))?[^A-Za-z%]*|\{[^{}]*\{?")
 _DIGITS = re.compile(r"\d+")
 _ENDLESS = 1 << 62  # More than any template may write.
-_PARTS = 200_000  # Limits the walk through a value: lists that share their parts can have any size.
+_PARTS = 200_000  # Limits the walk through a value: shared parts can make it arbitrarily large.
 
 
 def _weigh(value: Any, level: int = 0) -> int:
-    """Returns about how many characters `value` has when it is written.
+    """Returns approximately how many characters `value` takes when it is written.
 
     Args:
-      value: a text, or lists and dicts of them, whose parts may be shared.
+      value: a string, or lists and dicts of strings, whose parts may be shared.
       level: characters before each part, for every list or dict around it.
     """
     total, seen, rest = 0, 0, [(value, 0)]
@@ -301,25 +301,25 @@ def _weigh(value: Any, level: int = 0) -> int:
 
 
 def _padded_size(value, *options, **named):
-    """Bounds a filter that writes `value` once, padded to at most its whole-number options."""
+    """Bounds a filter that writes `value` once, padded to at most its integer options."""
     options = (*options, *named.values())
     return _weigh([value, *options]) + sum(abs(o) for o in options if isinstance(o, int))
 
 
 def _spread_size(value, *options, **named):
-    """Bounds a filter that may write its options beside, or for, each character of `value`."""
+    """Bounds a filter that may write its options next to, or for, each character of `value`."""
     return (_weigh(value) + 1) * (1 + _padded_size("", *options, **named))
 
 
 def _format_size(text: Any, *args: Any, **named: Any) -> int:
-    """Bounds printf and str.format: each directive writes a value, padded to its width."""
+    """Bounds printf and str.format: each directive writes one value, padded to its width."""
     values = [*args, *named.values()]
     longest = max(map(_weigh, values), default=0)
     largest = max((abs(value) for value in values if isinstance(value, int)), default=0)
     size = len(text := str(text))
     for directive in _DIRECTIVE.findall(text):
         size += longest + directive.count("*") * largest
-        if ":" in directive and directive.endswith("{"):  # width and precision by a value
+        if ":" in directive and directive.endswith("{"):  # width and precision from a value
             size += 2 * largest
         for digits in _DIGITS.findall(directive):
             size += int(digits) if len(digits) < 18 else _ENDLESS

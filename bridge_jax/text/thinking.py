@@ -1,8 +1,8 @@
 """Divides a reply into thinking and answer, in tokens.
 
-A budget limits the thinking alone, counted in tokens of the model that thinks. In a `plain` reply
-the thinking is all text before the line of the answer. In a reply with `tags` it is the text
-between <think> and </think>, each of which is a single token of the model.
+A budget limits only the thinking, counted in tokens of the model that thinks. In a `plain` reply
+the thinking is all text before the answer line. In a reply with `tags` it is the text between
+<think> and </think>, each of which is a single token of the model.
 """
 
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ class Thinking(NamedTuple):
     """Divides a model's replies into thinking and answer.
 
     Attributes:
-      opening: ids before the thinking; empty in plain replies.
+      opening: ids before the thinking; empty for plain replies.
       closing: ids after it.
-      unopened: ids with which a reply begins that has no thinking; empty with tags.
-      answering: ids that begin the answer's line after it; empty in plain replies, where
+      unopened: ids at the beginning of a reply that has no thinking; empty with tags.
+      answering: ids that begin the answer line after `closing`; empty for plain replies, where
         `closing` already begins that line.
     """
 
@@ -50,10 +50,10 @@ class Thinking(NamedTuple):
         return TrainingSequence(prompt, thinking, [*final, tokenizer.end_id])
 
     def split(self, ids: Sequence[int]) -> tuple[list[int], list[int] | None]:
-        """Returns the ids of the thinking, and those after it; None if it was not closed.
+        """Returns the ids of the thinking, and those after it or None if it was not closed.
 
         Args:
-          ids: of a reply, without the end token.
+          ids: the ids of a reply, without the end token.
         """
         skip, size = len(self.opening), len(self.closing)
         if self.unopened and tuple(ids[: len(self.unopened)]) == self.unopened:
@@ -66,7 +66,7 @@ class Thinking(NamedTuple):
 
 
 def thinking_of(tokenizer: Tokenizer, form: Form, checkpoint: str) -> Thinking:
-    """Returns how replies in a form are divided.
+    """Returns how replies of a form are divided.
 
     Args:
       form: `plain`, or `tags`.

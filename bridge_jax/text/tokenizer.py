@@ -20,15 +20,15 @@ _CONFIG = "tokenizer_config.json"
 
 
 class Tokenizer(Protocol):
-    """Converts text to ids and back. Subclasses wrap the tokenizer of a library.
+    """Converts text to ids and back. Each subclass wraps the tokenizer of a library.
 
     Attributes:
-      end_id: ends an assistant's turn in the chat template, and in training. It is `eos` where the
-        template writes no marker.
-      end_ids: `end_id` and every other token at which generation stops: `eos`, and those of the
+      end_id: the token that ends an assistant's turn in the chat template, and in training. It is
+        `eos` if the template writes no marker.
+      end_ids: `end_id` and every other token at which generation stops: `eos`, and those in the
         model's config.
-      pad_id: fills rows; never trained on. It is `end_id` where there is no pad token.
-      notes: remarks for the user on how prompts are made, in words.
+      pad_id: fills rows and is never trained on. It is `end_id` if there is no pad token.
+      notes: remarks for the user on how prompts are made.
     """
 
     end_id: int
@@ -38,34 +38,34 @@ class Tokenizer(Protocol):
     _chat: Chat
 
     def encode(self, text: str) -> list[int]:
-        """Returns the ids of `text`, nothing added; a marker in it is text like any other."""
+        """Returns the ids of `text`, with nothing added; a marker in it is ordinary text."""
         return self.encode_all([text])[0]
 
     def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
-        """Returns what `encode` returns for each; several threads may call it."""
+        """Returns the result of `encode` for each text; thread-safe."""
         whole = [markers.whole_characters(text) for text in texts]
         return self._ids([(text, [(0, len(text))]) for text in whole])
 
     def marker(self, text: str) -> int | None:
-        """Returns the id of a marker, such as "<think>"; None unless it is one token."""
+        """Returns the id of a marker such as "<think>"; None unless it is a single token."""
         ids = self._ids([(text, [])])[0]
         return ids[0] if len(ids) == 1 else None
 
     def render_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """Returns the ids of the messages, up to where the assistant begins to write.
+        """Returns the ids of the messages, up to where the assistant's reply begins.
 
-        The template alone makes special tokens; what the messages hold is text.
+        Only the template makes special tokens; the content of messages is text.
 
         Raises:
-          UserError: the template fails, or does not write the messages as they are.
+          UserError: the template fails, or does not render a message unchanged.
         """
         return self.render_all([messages])[0]
 
     def render_all(self, chats: Sequence[Sequence[dict[str, str]]]) -> list[list[int]]:
-        """Returns what `render_chat` returns for each; several threads may call it.
+        """Returns the result of `render_chat` for each chat; thread-safe.
 
         Raises:
-          UserError: as `render_chat`, for one of them.
+          UserError: as in `render_chat`, for one of them.
         """
         return self._ids(self._chat.render_all(chats))
 
@@ -86,7 +86,7 @@ class Tokenizer(Protocol):
         return markers.encode_all(items, readings, self._read_texts, lambda: self._renamed)
 
     def _read_all(self, items: Sequence[Marked]) -> list[Reading]:
-        """Returns the ids and markers of texts; a shared beginning may be read once."""
+        """Returns the ids and markers of texts; a shared prefix may be read once."""
         return self._read_texts([text for text, _ in items])
 
     def _read_texts(self, texts: Sequence[str]) -> list[Reading]:
@@ -95,7 +95,7 @@ class Tokenizer(Protocol):
 
     @property
     def _renamed(self) -> Renamed:
-        """The markers' other names, and the tokenizer that reads those."""
+        """The markers' random names, and the tokenizer that recognizes them."""
         ...
 
     def _find_ends(
@@ -110,13 +110,13 @@ class Tokenizer(Protocol):
         """Sets `end_id`, `end_ids`, `pad_id` and `notes`.
 
         Args:
-          read: text to ids, markers to single ones.
-          texts: id to text, of the tokens that may end a turn.
-          eos, pad: those of the tokenizer.
+          read: maps text to ids, each marker to a single id.
+          texts: id -> text of the tokens that may end a turn.
+          eos, pad: the tokenizer's `eos` and pad tokens.
           rows, ends: as for `load`.
 
         Raises:
-          UserError: no token ends a turn, or the table has no row for it.
+          UserError: no token ends a turn, or the embedding table has no row for it.
         """
         end = self._chat.end_of_turn(read, texts)
         end = eos if end is None else end
@@ -143,10 +143,10 @@ def settle(
     """Checks the end tokens and the pad token against the rows of the embedding table.
 
     Args:
-      end: ends a turn in the chat template.
+      end: the token that ends a turn in the chat template.
       others: further tokens at which generation stops.
-      pad: the pad token; None is `end`.
-      rows: of the embedding table; None checks nothing.
+      pad: the pad token; None uses `end`.
+      rows: the number of rows in the embedding table; None checks nothing.
       name: maps an id to the token's text.
 
     Raises:
@@ -181,7 +181,8 @@ class HFTokenizer(Tokenizer):
           rows, ends: as for `load`.
 
         Raises:
-          UserError: there is no chat template, no token that ends a turn, or no row for it.
+          UserError: the tokenizer is not a fast one, there is no chat template, no token ends a
+            turn, or the embedding table has no row for it.
         """
         where = "the checkpoint's tokenizer"
         if not fast.is_fast:
@@ -197,7 +198,7 @@ class HFTokenizer(Tokenizer):
                 fast.chat_template |= {"default": chat.source}
             else:
                 fast.chat_template = chat.source
-        # All added tokens: Gemma's <end_of_turn> was not a special one before mid-2024.
+        # All added tokens, because Gemma's <end_of_turn> was not special before mid-2024.
         added = fast.added_tokens_decoder
         self._find_ends(
             lambda text: backend.encode(text, add_special_tokens=False).ids,
@@ -217,7 +218,7 @@ class HFTokenizer(Tokenizer):
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of `ids` without special tokens."""
         shown = [i for i in ids if i not in self.end_ids]
-        # Clean-up would change the model's text, such as " ," to ",".
+        # Clean-up would change the model's text, for example " ," to ",".
         options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
         return self._fast.decode(shown, **options)
 
@@ -230,7 +231,7 @@ class HFTokenizer(Tokenizer):
         self._fast.save_pretrained(folder)
         file = folder / _CONFIG
         config = json.loads(file.read_text())
-        # Names of transformers 4, which version 5 reads too.
+        # Use the names of transformers 4, which version 5 also reads.
         if config.get("tokenizer_class") == "TokenizersBackend":
             config["tokenizer_class"] = "PreTrainedTokenizerFast"
             config["model_input_names"] = ["input_ids", "attention_mask"]
@@ -244,7 +245,7 @@ class HFTokenizer(Tokenizer):
     def _read_texts(self, texts: Sequence[str]) -> list[Reading]:
         readings = []
         for read in self._fast.backend_tokenizer.encode_batch(texts, add_special_tokens=False):
-            ids = read.ids  # Each access makes a new list.
+            ids = read.ids  # Each access creates a new list.
             at = [n for n, i in enumerate(ids) if i in self._markers]
             offsets = read.offsets if at else []
             readings.append((ids, [markers.Found(ids[n], *offsets[n]) for n in at]))
@@ -267,11 +268,11 @@ def load(checkpoint: Path, rows: int | None = None, ends: Sequence[int] = ()) ->
 
     Args:
       checkpoint: a folder, or a GGUF file.
-      rows: of the model's embedding table; None checks nothing.
-      ends: tokens at which the model's config ends a text.
+      rows: the number of rows in the model's embedding table; None checks nothing.
+      ends: the end tokens in the model's config.
 
     Raises:
-      UserError: there is none that can be read, or it does not belong to the table.
+      UserError: there is no readable tokenizer, or it does not match the embedding table.
     """
     try:
         return _load(checkpoint, rows, ends)
@@ -282,7 +283,7 @@ def load(checkpoint: Path, rows: int | None = None, ends: Sequence[int] = ()) ->
 
 
 def _load(checkpoint: Path, rows: int | None, ends: Sequence[int]) -> Tokenizer:
-    # Parallel tokenization warns after every fork, and Grain forks.
+    # The library warns about its threads after every fork, and Grain forks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if checkpoint.suffix == ".gguf":
         return _of_gguf(checkpoint, rows, tuple(ends))
@@ -293,13 +294,13 @@ def _load(checkpoint: Path, rows: int | None, ends: Sequence[int]) -> Tokenizer:
     import transformers
 
     try:
-        if (checkpoint / "tokenizer.json").exists():  # Read as it is, and without torch.
+        if (checkpoint / "tokenizer.json").exists():  # Read directly, without torch.
             fast = transformers.PreTrainedTokenizerFast.from_pretrained(checkpoint)
         else:
             fast = transformers.AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
         if not isinstance(fast.model_max_length, int | float):
             raise TypeError(f"model_max_length={fast.model_max_length!r} is no number")
-    except Exception as error:  # tokenizers raises a bare one for a damaged tokenizer.json
+    except Exception as error:  # tokenizers raises a bare Exception for a damaged tokenizer.json
         raise UserError(
             f"{checkpoint}: has no tokenizer that can be read ({str(error)[:200]}); put "
             "the checkpoint's tokenizer.json and tokenizer_config.json there"
@@ -309,8 +310,8 @@ def _load(checkpoint: Path, rows: int | None, ends: Sequence[int]) -> Tokenizer:
 
 @functools.lru_cache(maxsize=4)
 def _of_gguf(path: Path, rows: int | None, ends: tuple[int, ...]) -> Tokenizer:
-    """Returns the tokenizer in a file, which is parsed once: assistant and student may share it."""
-    # It imports JAX, which takes a second: launchers read their flags before.
+    """Returns the tokenizer in a file, parsed once: assistant and student may share it."""
+    # This imports JAX, which takes a second; launchers read their flags first.
     from bridge_jax.text import gguf_tokenizer
 
     return HFTokenizer(gguf_tokenizer.read(path), rows, ends)

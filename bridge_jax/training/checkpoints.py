@@ -1,6 +1,6 @@
-"""Orbax checkpoints: the parameters between stages, and the whole state within one.
+"""Orbax checkpoints: the parameters between stages, and the whole training state within a stage.
 
-They are not compressed: trained parameters would shrink by less than a tenth, and it takes time.
+They are not compressed: that takes time and shrinks trained parameters by less than a tenth.
 """
 
 import contextlib
@@ -19,17 +19,17 @@ import orbax.checkpoint as ocp
 
 from bridge_jax.errors import UserError
 
-STATE = "state"  # The folder of the states beside that of the parameters.
+STATE = "state"  # The folder of the training states, beside the folder of the parameters.
 _HALF = ".orbax-checkpoint-tmp*"  # Orbax's suffix for unfinished folders.
-# TensorStore raises a ValueError with the number of the operating system's error in its text.
+# TensorStore raises a ValueError whose text contains the errno.
 _OS_ERROR = re.compile(r"\[os_error_code='(\d+)'\]")
 
 
 def save_params(path: Path, params: Any) -> None:
-    """Writes the parameters of a finished stage, whole or not at all.
+    """Writes the parameters of a finished stage, atomically.
 
     Raises:
-      UserError: the disk is full, or fails.
+      UserError: the disk is full or fails.
     """
     with (
         _disk_errors(path, "the parameters", path.with_name(STATE)),
@@ -52,9 +52,9 @@ def load_params(path: Path, like: Any) -> Any:
 
 
 class StateCheckpoints:
-    """The state of a running stage and its position in the data: the newest one is kept.
+    """Checkpoints of a running stage: the training state and the position in the data.
 
-    It is written in the background.
+    They are written in the background. Only the newest is kept.
     """
 
     def __init__(self, folder: Path, every: int):
@@ -73,10 +73,10 @@ class StateCheckpoints:
         )
 
     def restore(self, state: Any) -> tuple[Any, Any]:
-        """Returns the newest state and position, or `state` and None where there is none.
+        """Returns the newest state and position, or `state` and None if there is no checkpoint.
 
         Raises:
-          UserError: it is damaged.
+          UserError: the checkpoint is damaged.
         """
         step = self.manager.latest_step()
         if step is None:
@@ -87,14 +87,14 @@ class StateCheckpoints:
             return found["state"], found["position"]
 
     def is_due(self, step: int) -> bool:
-        """Returns whether the state after `step` steps is one of those that are saved."""
+        """Returns whether a checkpoint is due after `step` steps."""
         return self.manager.should_save(step)
 
     def save(self, step: int, state: Any, position: Any) -> None:
         """Saves the state after `step` steps and the position in the data (JSON values).
 
         Raises:
-          UserError: the disk is full, or fails; also where the state before could not be saved.
+          UserError: the disk is full or fails, or the previous state could not be saved.
         """
         with self._disk_errors():
             args = ocp.args.Composite(
@@ -103,10 +103,10 @@ class StateCheckpoints:
             self.manager.save(step, args=args, force=True)
 
     def close(self, needed: bool = True) -> None:
-        """Waits for the writer.
+        """Waits for pending writes, and closes the checkpoint manager.
 
         Args:
-          needed: raise a `UserError` if the last state could not be saved.
+          needed: whether to raise a `UserError` if the last state could not be saved.
         """
         try:
             with self._disk_errors():
@@ -115,7 +115,7 @@ class StateCheckpoints:
             if needed:
                 raise
         finally:
-            with contextlib.suppress(Exception):  # It raises what the wait has raised.
+            with contextlib.suppress(Exception):  # It raises the same error as the wait.
                 self.manager.close()
 
     def _disk_errors(self) -> contextlib.AbstractContextManager[None]:
@@ -124,7 +124,7 @@ class StateCheckpoints:
 
 @contextlib.contextmanager
 def _damage(path: Path, way_out: str) -> Iterator[None]:
-    """Turns an error of reading into a `UserError`."""
+    """Turns an error while reading the checkpoint at `path` into a `UserError`."""
     _say_errors_once()
     try:
         yield
@@ -137,7 +137,7 @@ def _damage(path: Path, way_out: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _disk_errors(path: Path, what: str, states: Path) -> Iterator[None]:
-    """Turns an error of the disk into a `UserError`, and removes what is half written at `path`."""
+    """Turns a disk error into a `UserError`, and removes half-written folders at `path`."""
     _say_errors_once()
     try:
         yield
@@ -156,8 +156,8 @@ def _disk_errors(path: Path, what: str, states: Path) -> Iterator[None]:
 
 
 def _os_error(error: BaseException | None) -> int | None:
-    """Returns the errno of the operating system's error, or None if it was another kind."""
-    # Orbax passes on what TensorStore raises, which is a ValueError.
+    """Returns the errno of an operating system error, or None for any other error."""
+    # Orbax passes on the ValueError that TensorStore raises.
     while error is not None:
         if isinstance(error, OSError) and error.errno:
             return error.errno
@@ -167,7 +167,7 @@ def _os_error(error: BaseException | None) -> int | None:
     return None
 
 
-@functools.cache  # Once a process: Orbax's threads go on after the error was raised here.
+@functools.cache  # Once per process: Orbax's threads still run after the error was raised here.
 def _say_errors_once() -> None:
     """Stops Orbax and TensorStore from printing tracebacks of errors that are raised here too."""
 
@@ -191,6 +191,6 @@ def _say_errors_once() -> None:
 
 
 def _restoring(like: Any) -> ocp.args.PyTreeRestore:
-    """Returns the arguments that restore arrays of the shapes, dtypes and shardings of `like`."""
+    """Returns the arguments to restore arrays with the shapes, dtypes and shardings of `like`."""
     like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     return ocp.args.PyTreeRestore(like, ocp.checkpoint_utils.construct_restore_args(like))

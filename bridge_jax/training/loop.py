@@ -30,7 +30,7 @@ from bridge_jax.training.step import (
     make_train_step,
 )
 
-# Measures parameters on the dev split: `loss`, lower is better, or `accuracy`, higher is better.
+# Measures parameters on the dev split: `loss` (lower is better) or `accuracy` (higher is better).
 Measure = Callable[[Any], Mapping[str, float]]
 
 
@@ -52,35 +52,35 @@ def train(
     flops_per_token: float = 0.0,
     guards: Sequence[Guard] = (),
 ) -> Any:
-    """Trains `params`; returns all of them, or the adapter alone if there is one.
+    """Trains `params`; returns all parameters, or only the adapter if there is one.
 
-    Metrics go to `out/metrics.jsonl`, a line a step, and to each of `curves`.
-    States go to `out/state` with the position in the data after the last batch that was trained
-    on; the same call continues from there with the same numbers.
+    Metrics go to `out/metrics.jsonl`, one line per step, and to each of `curves`. Checkpoints go to
+    `out/state`, with the position in the data after the last batch that was trained on. The same
+    call resumes from there with the same results.
 
     Args:
       out: the folder of the stage.
-      name: of the training, for people.
+      name: name of the training run in progress bars, curves and messages.
       model: the decoder.
-      params: its parameters; those that are trained are consumed (donated).
-      objective: what is minimised.
-      data: gives the batches.
-      steps: how many there are at most.
-      config: optimizer, checkpoints, and what is measured on the dev split.
-      seed: of dropout.
-      mesh: of the training.
-      curves: where the curves go too.
-      spans: takes the time of reading data, of measuring the dev split and of checkpoints.
+      params: its parameters; the trained ones are donated.
+      objective: the objective to minimise.
+      data: the source of the batches.
+      steps: maximum number of steps.
+      config: settings of the optimizer, the checkpoints and the measurements on the dev split.
+      seed: seed of dropout.
+      mesh: the training mesh.
+      curves: where to plot the metrics as well.
+      spans: records the time spent on data, dev measurements and checkpoints.
       measure: measures the parameters that would be kept, every `config.dev_every` steps and after
-        the last; needed where that is not 0.
-      flops_per_token: of a step, for the utilisation of the chips; 0 logs none.
-      guards: on what is logged. Beyond one the training stops, and its state is kept: with another
-        limit the same call continues from there.
+        the last step; required if `dev_every` is not 0.
+      flops_per_token: FLOPs of a step per token, for the MFU; with 0 no MFU is logged.
+      guards: limits on logged metrics. If one is violated, training stops and the state is
+        saved: with another limit, the same call resumes from there.
 
     Raises:
-      UserError: a loss is not finite, or the disk is full, and the last checkpoint is kept; or a
-        limit is broken.
-      Preempted: the machine is about to go; the state after the last step is saved.
+      UserError: a loss or a dev measurement is not finite, or the disk is full; the last checkpoint
+        is kept. Or a guard is violated.
+      Preempted: the machine is about to be taken away; the state after the last step is saved.
     """
     spans = spans or Spans()
     optimizer, rates = make_optimizer(config), learning_rates(config, steps)
@@ -148,7 +148,7 @@ def train(
                 is_due = not done and checkpoints.is_due(step + 1)
                 if done or stop or is_due or monitor.violation:
                     record.flush()
-                # After the last step the parameters are saved instead, unless a limit is broken.
+                # After the last step the stage saves the parameters, unless a guard is violated.
                 if stop or is_due or monitor.violation:
                     done = False
                     position = {
@@ -173,7 +173,7 @@ def train(
 
 
 def _check_guards(monitor: GuardMonitor, name: str, steps: int) -> None:
-    """Raises a `UserError` if a limit is broken after so many steps, whose state is saved."""
+    """Raises a `UserError` if a guard is violated after `steps` steps, whose state is saved."""
     if violation := monitor.violation:
         raise UserError(
             f"{name}: stopped after {steps} steps, which are saved: {violation}. With another "
@@ -183,7 +183,7 @@ def _check_guards(monitor: GuardMonitor, name: str, steps: int) -> None:
 
 
 class _Dev:
-    """Measurements on the dev split: when, which was the best, and whether training goes on."""
+    """Measurements on the dev split: when they are due, the best one, and early stopping."""
 
     def __init__(self, config: TrainConfig, measure: Measure | None):
         self._config, self._measure = config, measure
@@ -191,12 +191,12 @@ class _Dev:
         self.waited = 0
 
     def is_due(self, steps: int, is_last: bool) -> bool:
-        """Returns whether the parameters are measured after so many steps."""
+        """Returns whether the parameters are measured after `steps` steps."""
         every = self._config.dev_every
         return bool(every) and (is_last or steps % every == 0)
 
     def measured(self, params: Any) -> tuple[dict[str, float], bool]:
-        """Returns the measurements by their names in the log, and whether they are the best."""
+        """Returns the measurements by log name, and whether they are the best so far."""
         assert self._measure, "dev_every needs something to measure with"
         found = self._measure(params)
         value = found[self._config.dev_metric]
@@ -213,5 +213,5 @@ class _Dev:
 
     @property
     def out_of_patience(self) -> bool:
-        """Returns whether the last `patience` measurements were no better than the best before."""
+        """Returns whether none of the last `patience` measurements beat the best before them."""
         return 0 < self._config.patience <= self.waited

@@ -1,6 +1,6 @@
-"""Records the numbers of each training step: a line a step, and curves elsewhere if wanted.
+"""Records the metrics of each training step: one line per step, and curves elsewhere if wanted.
 
-Guards on these numbers stop a training that is ruined.
+Guards on these metrics stop training that has gone wrong.
 """
 
 import collections
@@ -23,21 +23,21 @@ from bridge_jax.config import Curves, TrainConfig
 from bridge_jax.errors import UserError, require
 from bridge_jax.parallel import chips, hosts
 
-_PROJECT = "bridge-jax"  # Of wandb and trackio.
+_PROJECT = "bridge-jax"  # The project's name in wandb and trackio.
 _log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Guard:
-    """Limits the mean of a logged number over the last steps: a training beyond it is ruined.
+    """A limit on the mean of a logged metric over the last steps; beyond it, training has failed.
 
     Attributes:
-      name: of the number in the log.
-      setting: of the config that holds the bound, for messages.
-      bound: the largest mean that is allowed, or the smallest where `is_least`.
-      why: what a mean beyond it shows, and what may help; it ends a sentence.
-      steps: how many the mean is over; nothing is checked before so many have logged the number.
-      is_least: whether means below `bound` are refused instead of those above.
+      name: the metric's name in the log.
+      setting: the config setting that holds the bound, for messages.
+      bound: the largest allowed mean, or the smallest if `is_least`.
+      why: what a violation shows, and what may help; completes the sentence of the message.
+      steps: number of steps in the mean; nothing is checked until so many have logged the metric.
+      is_least: whether means below `bound` violate the limit, instead of means above it.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Guard:
     is_least: bool = False
 
     def violation(self, values: Sequence[float]) -> str:
-        """Returns why a training whose last steps have logged `values` has to stop, or ""."""
+        """Returns why training has to stop after the last steps logged `values`, or ""."""
         if len(values) < self.steps:
             return ""
         mean = sum(values) / len(values)
@@ -62,50 +62,51 @@ class Guard:
 
 
 class GuardMonitor:
-    """Keeps the recent values of the numbers that have guards.
+    """The recent values of the metrics that have guards.
 
-    The state is a JSON value. It is saved with that of the training, so that the means go on after
-    an interruption.
+    Its state is a JSON value, saved with the training state, so that the means continue after an
+    interruption.
     """
 
     def __init__(self, guards: Sequence[Guard]):
-        """Takes the guards, each of a number of its own."""
+        """Takes the guards, each on a different metric."""
         self._guards = guards
         self._recent = {each.name: collections.deque[float](maxlen=each.steps) for each in guards}
 
     def add(self, logged: Mapping[str, float]) -> None:
-        """Adds what a step has logged; a step may lack a number."""
+        """Adds the metrics that a step has logged; some may be missing."""
         for name, recent in self._recent.items():
             if name in logged:
                 recent.append(logged[name])
 
     @property
     def violation(self) -> str:
-        """Returns why the training has to stop, by the first guard that is violated; else ""."""
+        """Returns why training has to stop, by the first violated guard, or ""."""
         for guard in self._guards:
             if violation := guard.violation(self._recent[guard.name]):
                 return violation
         return ""
 
     def get_state(self) -> dict[str, list[float]]:
-        """Returns the recent values of each number."""
+        """Returns the recent values of each metric."""
         return {name: list(recent) for name, recent in self._recent.items()}
 
     def set_state(self, state: Mapping[str, Sequence[float]]) -> None:
-        """Goes to a state; guards may have been added or taken away since."""
+        """Restores a state; guards may have been added or removed since it was saved."""
         for name, values in state.items():
             if name in self._recent:
                 self._recent[name].extend(values)
 
 
 class Recorder:
-    """Writes a JSONL file of steps; of several processes, the first one does.
+    """Writer of a JSONL file with one line per step; only the first process writes it.
 
-    The metrics of a step are read after the next one is sent off, so that no chip waits. A line has
-    `step`, from 0; `loss`, and `NAME_loss` of each part of it, in nats a token or whatever the
-    objective counts; `grad_norm` before clipping; `step_seconds` from the end of the step before or
-    of the pause after it; `tokens_per_second` without padding, over all devices; `mfu` where the
-    chip is known; `learning_rate`; and what was measured on the dev split after the step.
+    The metrics of a step are read after the next step is dispatched, so that no chip waits. A line
+    has `step`, from 0; `loss`, and `NAME_loss` of each part, in nats per token or per whatever the
+    objective counts; `grad_norm` before clipping; other values from the objective and the feed;
+    `step_seconds`, since the end of the previous step or of a pause after it; `tokens_per_second`
+    without padding, over all devices; `mfu` if the chip is known; `learning_rate`; and measurements
+    on the dev split after the step.
     """
 
     def __init__(
@@ -122,12 +123,12 @@ class Recorder:
         advance: Callable[..., None],
         monitor: GuardMonitor,
     ):
-        """Opens the file and drops what was logged after the `start` steps to continue from.
+        """Opens the file, and drops the lines of steps from `start` on.
 
-        What each step logs is also added to `monitor`.
+        The metrics of each step are also added to `monitor`.
 
         Raises:
-          UserError: curves are wanted, and what writes them is not installed.
+          UserError: the library that writes one of `curves` is not installed.
         """
         self._name, self._config, self._rates, self._advance = name, config, rates, advance
         self._monitor = monitor
@@ -146,13 +147,13 @@ class Recorder:
         self._file = path.open("a")
 
     def step(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Records the step before this one."""
+        """Records the previous step, and keeps the metrics of this one until the next call."""
         self.flush()
         self._sent = step, metrics
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Waits for the last step, and leaves the time of the block out of every step.
+        """Waits for the last step, and excludes the time of the block from `step_seconds`.
 
         Raises:
           UserError: the step's loss is not finite.
@@ -164,10 +165,10 @@ class Recorder:
             self._began = time.perf_counter()
 
     def flush(self, measured: Mapping[str, float] | None = None) -> None:
-        """Records the last step, with what was measured after it.
+        """Records the last step, if it is not recorded yet, with values measured after it.
 
         Raises:
-          UserError: its loss is not finite.
+          UserError: the step's loss is not finite.
         """
         self._wait()
         if self._ended is None:
@@ -183,7 +184,7 @@ class Recorder:
         self._advance(1, loss=values["loss"], **(measured or {}))
 
     def _wait(self) -> None:
-        """Waits for the last step, and computes its numbers."""
+        """Waits for the last step, and computes its metrics."""
         if self._sent is None:
             return
         (step, metrics), self._sent = self._sent, None
@@ -211,7 +212,7 @@ class Recorder:
 
 
 class Board(Protocol):
-    """Draws the curves of one training; what it raises stops none (`_Guarded`)."""
+    """Writer of the curves of one training run; its errors do not stop training (`_Guarded`)."""
 
     def add(self, values: Mapping[str, float], step: int) -> None:
         """Adds the values of a step."""
@@ -236,10 +237,10 @@ class _TensorBoard:
 
 
 class _Logged:
-    """Curves of wandb or trackio, which have the same functions.
+    """Curves in wandb or trackio, which share an API.
 
-    A training that goes on continues its curves, as one run whose name has a hash of its folder.
-    Nothing but the numbers is sent: no code, no config, no output of the terminal.
+    Resumed training continues its curves in one run, whose name has a hash of the folder. Only
+    metrics are sent: no code, no config, no terminal output.
     """
 
     def __init__(self, library: Curves, folder: Path, name: str):
@@ -263,7 +264,7 @@ class _Logged:
 
 
 class _Guarded:
-    """A board that is given up, with a warning, when it fails: the training goes on."""
+    """A board that is dropped with a warning if it fails, so that training continues."""
 
     def __init__(self, curves: Curves, folder: Path, name: str, start: int):
         self._curves = curves
@@ -289,7 +290,7 @@ class _Guarded:
     def _failures(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # Of a network, a disk, a library: training is worth more.
+        except Exception as error:  # A network, disk or library fault must not stop training.
             self._board = None
             why = str(error).splitlines()[:1]
             _log.warning(

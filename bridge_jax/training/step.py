@@ -1,8 +1,8 @@
-"""One jitted training step of any objective: gradients over micro-batches, update, metrics.
+"""One jitted training step for any objective: gradients over micro-batches, update, metrics.
 
-The optimizer is AdamW with gradient clipping. The learning rate, which has a linear warm-up and a
-cosine decay, is an input of the step and not part of the optimizer: trainings that differ only in
-their rates or in their number of steps are one compiled program.
+The optimizer is AdamW with gradient clipping. The learning rate, with linear warm-up and cosine
+decay, is an input of the step and not part of the optimizer: training runs that differ only in
+their learning rates or number of steps share one compiled program.
 """
 
 import functools
@@ -21,7 +21,7 @@ from bridge_jax.training.objectives import LARGEST, Objective, Parts, coefficien
 
 
 def learning_rates(config: TrainConfig, total_steps: int) -> np.ndarray:
-    """Returns f32[total_steps]: a line up to the peak, then a cosine to a tenth of it."""
+    """Returns f32[total_steps]: linear warm-up to the peak, then cosine decay to a tenth of it."""
     warmup = max(1, round(config.warmup_fraction * total_steps))
     schedule = optax.warmup_cosine_decay_schedule(
         0.0,
@@ -30,19 +30,19 @@ def learning_rates(config: TrainConfig, total_steps: int) -> np.ndarray:
         max(total_steps, warmup + 1),
         0.1 * config.learning_rate,
     )
-    # One ahead: a first step at rate 0 would be paid for and train nothing.
+    # Shifted by one step: a first step at rate 0 would cost time and train nothing.
     return np.asarray(jax.vmap(schedule)(np.arange(1, total_steps + 1)), np.float32)
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """Returns AdamW without its learning rate, which multiplies the directions later.
+    """Returns AdamW with clipping, without its learning rate, which the train step multiplies in.
 
-    Norms and biases are not decayed.
+    Norms and biases have no weight decay.
     """
     return _adamw(config.clip_norm, config.weight_decay)
 
 
-@functools.cache  # One for all rates and epochs, so that `make_train_step` finds its step again.
+@functools.cache  # The same object for all learning rates, so that `_jitted` hits its cache.
 def _adamw(clip_norm: float, weight_decay: float) -> optax.GradientTransformation:
     def decayed(params: Any) -> Any:
         return jax.tree_util.tree_map_with_path(
@@ -58,23 +58,23 @@ def _adamw(clip_norm: float, weight_decay: float) -> optax.GradientTransformatio
 
 
 def _clipped(gradients: Any, limit: float) -> Any:
-    """Returns the gradients, shortened to `limit` if their norm is larger.
+    """Returns the gradients, scaled to global norm `limit` if their norm is larger.
 
-    One factor for all, which XLA fuses into what reads them; `optax.clip_by_global_norm` divides
-    and selects each number before.
+    XLA fuses the single scale factor into the operations that read the gradients.
+    `optax.clip_by_global_norm` divides and selects every element first.
     """
     return optax.tree.scale(jnp.minimum(1.0, limit / optax.tree.norm(gradients)), gradients)
 
 
 class TrainState(NamedTuple):
-    """The state of a training, which is what a checkpoint holds.
+    """The state of a training run, as a checkpoint stores it.
 
     Attributes:
       params: the parameters that are trained.
-      opt_state: the optimizer's.
+      opt_state: the state of the optimizer.
       step: int32[], steps done.
       average: the moving average of the parameters; None without one.
-      best: the parameters that were best on the dev split so far; None if they are not kept.
+      best: the best parameters on the dev split so far; None if they are not kept.
     """
 
     params: Any
@@ -91,11 +91,11 @@ def abstract_state(
     average: bool = False,
     best: bool = False,
 ) -> TrainState:
-    """Returns the state as `jax.ShapeDtypeStruct`s: moments and copies lie as their parameters do.
+    """Returns the state as `jax.ShapeDtypeStruct`s; moments and copies are sharded like `params`.
 
     Args:
       params: arrays or `ShapeDtypeStruct`s with shardings.
-      mesh: where counters are replicated.
+      mesh: the mesh on which counters are replicated.
       average, best: whether the state has these copies of the parameters.
     """
     everywhere = NamedSharding(mesh, PartitionSpec())
@@ -122,7 +122,7 @@ def init_state(
     average: bool = False,
     best: bool = False,
 ) -> TrainState:
-    """Returns the state before the first step; `params` are in it, not copied."""
+    """Returns the state before the first step; it holds `params` themselves, not a copy."""
     like = abstract_state(optimizer, params, mesh)
     places = jax.tree.map(lambda a: a.sharding, like)
     opt_state = jax.jit(optimizer.init, out_shardings=places.opt_state)(params)
@@ -132,7 +132,7 @@ def init_state(
 
 
 def copy(params: Any) -> Any:
-    """Returns the parameters in buffers of their own, which outlive a step that donates these."""
+    """Copies the parameters to new buffers, which outlive a step that donates the originals."""
     return jax.tree.map(jnp.copy, params)
 
 
@@ -147,20 +147,21 @@ def loss_and_gradients(
 ) -> tuple[Parts, Any]:
     """Returns the metrics and the gradients of a batch, computed in `accumulate` micro-batches.
 
-    The parts' counts are summed over the whole batch first, so the result does not depend on how
-    the batch is cut.
+    The counts of the loss parts are summed over the whole batch first, so the result does not
+    depend on how the batch is split.
 
     Args:
-      objective: what is minimised.
-      params: what is trained: all parameters, or an adapter's.
-      batch: a pytree of arrays; their first axis is the rows.
-      accumulate: micro-batches; divides the rows.
+      objective: the objective to minimise.
+      params: the trained parameters: all of them, or an adapter.
+      batch: a pytree of arrays whose first axis is the rows.
+      accumulate: number of micro-batches; divides the number of rows.
       frozen: the parameters that are not trained.
       dropout: random key of an adapter's dropout.
 
     Returns:
-      f32[] each: `loss`, and `NAME_loss` of each part, the mean in nats a token or whatever the
-      objective counts; `grad_norm` before clipping; and what the objective logs.
+      The metrics, f32[] each, and the gradients. The metrics are `loss`; `NAME_loss` of each part,
+      its mean in nats per token or per whatever the objective counts; `grad_norm` before clipping;
+      and the values that the objective logs.
     """
     counts = objective.counts(batch)
     factors = coefficients(objective, counts)
@@ -195,7 +196,7 @@ def loss_and_gradients(
 
 
 def combine(path: Any, a: jax.Array, b: jax.Array) -> jax.Array:
-    """Returns the sum of two micro-batches' values, or the larger where a name asks for it."""
+    """Adds two micro-batches' values, or takes the maximum if the name begins with `LARGEST`."""
     name = getattr(path[-1], "key", "")
     return jnp.maximum(a, b) if str(name).startswith(LARGEST) else a + b
 
@@ -210,18 +211,19 @@ def make_train_step(
     seed: int = 0,
     ema_decay: float = 0.0,
 ):
-    """Returns `(state, frozen, batch, rate) -> (state, metrics)`, jitted, the old state donated.
+    """Returns a jitted `(state, frozen, batch, rate) -> (state, metrics)` that donates `state`.
 
-    The last few functions are cached: equal arguments return the same one, which is not traced
+    The last few functions are cached: equal arguments return the same function, which is not traced
     again. `rate` f32[] is the learning rate of the step.
 
     Args:
-      objective: what is minimised.
-      accumulate: micro-batches of a step.
-      shardings: of the new state; if the old state has them too, the step is compiled once.
-      seed: of an adapter's dropout.
+      objective: the objective to minimise.
+      accumulate: micro-batches per step.
+      shardings: shardings of the new state; if the old state has the same ones, the step is
+        compiled once.
+      seed: seed of an adapter's dropout.
       ema_decay: decay of the state's `average`, if it has one. The first 1 / (1 - ema_decay) steps
-        have equal weights, so that the initial parameters have none.
+        get equal weights, so that the initial parameters get none.
     """
     has_dropout = config.lora is not None and config.lora.dropout > 0
     places, tree = jax.tree.flatten(shardings)
@@ -231,7 +233,7 @@ def make_train_step(
     )  # fmt: skip
 
 
-@functools.lru_cache(maxsize=4)  # Of assistant and student; rows of all lengths share one.
+@functools.lru_cache(maxsize=4)  # Assistant and student; all row lengths share one entry.
 def _jitted(
     objective: Objective,
     config: DecoderConfig,
@@ -265,6 +267,6 @@ def _jitted(
 def loss_sums(
     objective: Objective, config: DecoderConfig, params: Any, batch: Any
 ) -> tuple[Parts, Parts]:
-    """Returns the sums of the parts of a batch's loss, and their counts."""
+    """Returns the sums of the loss parts of a batch, and their counts."""
     sums, _ = objective.loss(config, params, batch)
     return sums, objective.counts(batch)

@@ -1,8 +1,9 @@
-"""Generates practice tasks with answers and rationales: no download and no key.
+"""Generates practice tasks with answers and rationales, without a download or a key.
 
 They differ in how much a student can learn from labels alone: everything of triage, a table of
-rules; much of fees, which are sums; little of check digits (samples, filings, invoices), which are
-rules and a procedure. All are invented: never use them for a patient, a court or an account.
+rules; much of fees, which are sums; little of check digits (samples, filings, invoices), which
+combine rules and a procedure. All are invented: never use them for a patient, a court or an
+account.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ MAX_STEPS = {
     "fees": fees.MOST,
     **dict.fromkeys(checkdigits.KINDS, checkdigits.MOST),
 }
-_DRAWS = 2000  # before there is no unseen question
+_DRAWS = 2000  # draws after which no unseen question is assumed to be left
 
 _Draw = Callable[[random.Random, int], Problem]
 
@@ -38,23 +39,24 @@ def generate(
 ) -> Splits:
     """Returns practice examples, uniform over domains and over steps of reasoning.
 
-    The splits are drawn one after the other (test, dev, pool), each from its own stream, so that
-    test does not change with the sizes of dev and pool. No question is in two of them.
+    The splits are drawn one after the other (test, dev, pool), each from its own random stream, so
+    that test does not change with the sizes of dev and pool. No question is in two of them.
 
     Args:
       seed: same seed, same examples.
-      pool: how many examples of the pool.
-      dev: its size.
-      test: its size.
-      domains: of `MAX_STEPS`.
-      min_steps: steps of reasoning at least, 1 or more.
-      max_steps: at most, up to what `MAX_STEPS` says of each domain.
-      families: kinds of item or service per domain, the first of each list; 0 is all. Triage always
-        has all.
-      different_values: of the items whose check digits are asked for (`checkdigits.code`).
+      pool: the number of examples in the pool.
+      dev: the number in dev.
+      test: the number in test.
+      domains: keys of `MAX_STEPS`.
+      min_steps: the minimum number of reasoning steps, at least 1.
+      max_steps: the maximum number, up to the limit of each domain in `MAX_STEPS`.
+      families: the number of kinds of items or services per domain, the first of each list; 0 is
+        all. Triage always has all.
+      different_values: the number of values of items in check digits (`checkdigits.code`).
 
     Raises:
-      UserError: unknown domain, steps out of range, or sizes beyond what can be told apart.
+      UserError: a domain is unknown, steps or `families` are out of range, or there are too few
+        different questions.
     """
     unknown = [domain for domain in domains if domain not in MAX_STEPS]
     if unknown or not domains:
@@ -89,9 +91,9 @@ def generate(
 
 
 def open_ended(splits: Splits, min_rouge: float) -> Splits:
-    """Returns the same questions with a sentence as their answer: the explanation in full.
+    """Returns the same questions with a free text as the answer: the explanation in full.
 
-    The teacher's rationale is the shorter explanation, whichever variant is asked for.
+    The teacher's rationale is the shorter explanation, for every variant.
     """
 
     def changed(example: Example) -> Example:

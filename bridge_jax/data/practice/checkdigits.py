@@ -1,8 +1,8 @@
-"""Check digits: each item that is named has a value, and the sum is kept modulo 10.
+"""Check digits: each item in a question has a value, and the values are summed modulo 10.
 
-A label is one digit of ten, and depends on every item: it says neither the values nor the
-procedure, which a student can only infer from many labels. A rationale tells both. Kinds of items
-have a long tail, so the budget decides how many of them the teacher's answers cover.
+A label is one of ten digits, and depends on every item: it shows neither the values nor the
+procedure, which a student can only infer from many labels. A rationale shows both. Kinds of items
+have a long tail, so the budget determines how many of them the teacher's answers cover.
 """
 
 import itertools
@@ -37,20 +37,20 @@ KINDS = {
         "curtain", "bench", "stool", "drawer", "fence", "saw", "heater",
     ),
 }  # fmt: skip
-# Items have the first so many of these values. Of the first four no two are equal modulo 5, and no
-# two add up to 10, so that a code of few values has no regularity besides.
+# The values of items; a code uses the first few or all of them. No two of the first four are equal
+# modulo 5 or add up to 10, so that a code with few values has no other regularity.
 VALUES = (1, 4, 7, 8, 3, 6, 2, 9, 5)
-MOST = 12  # items of a question
+MOST = 12  # items per question
 
 _QUESTION = re.compile(r"Check digit from (\d): (a \w+(?:, a \w+)*)\?")
-# A step in a rationale that names its items (short, medium, long): the kind, its value, the digit
-# after it.
+# A step in a rationale that names its items (short, medium, long): the kind, its value, and the
+# digit after the step.
 _STEP = re.compile(
     r"(\w+) \d\+(\d)=\d?(\d)\b"
     r"|A (\w+) is (\d): \d\+\d=\d+, so (\d)"
     r"|of a (\w+) is (\d)\. We have \d and add \d, which makes \d+; its last digit is (\d)"
 )
-# Where a rationale first goes wrong, in the order of reports.
+# The ways in which a rationale first goes wrong, in the order of reports.
 ERRORS = {
     "unknown": "A value that is in no answer of the teacher",
     "forgotten": "A value that is in an answer of the teacher",
@@ -62,11 +62,11 @@ ERRORS = {
 
 
 class Code(NamedTuple):
-    """Describes how check digits are computed in one domain.
+    """The rules by which check digits are computed in one domain.
 
     Attributes:
-      kinds: of items, the common ones first.
-      values: of each kind.
+      kinds: the kinds of items, the common ones first.
+      values: kind -> its value.
     """
 
     kinds: Sequence[str]
@@ -74,13 +74,13 @@ class Code(NamedTuple):
 
 
 def code(seed: int, domain: str, families: int = 0, different_values: int = len(VALUES)) -> Code:
-    """Returns the code of a domain; about as many kinds have each value.
+    """Returns the code of a domain, in which about equally many kinds have each value.
 
     Args:
-      seed: which kind has which value is drawn from it.
-      domain: of `KINDS`.
-      families: how many kinds there are; 0 is all.
-      different_values: how many there are, 2 to 9. Questions need ten times as many sums.
+      seed: the seed that determines which kind has which value.
+      domain: a key of `KINDS`.
+      families: the number of kinds; 0 is all.
+      different_values: the number of values, 2 to 9. Questions need ten times as many sums.
     """
     kinds = KINDS[domain][: families or None]
     cycle = itertools.cycle(sorted(VALUES[:different_values]))
@@ -92,9 +92,9 @@ def code(seed: int, domain: str, families: int = 0, different_values: int = len(
 def draw(rng: random.Random, steps: int, rules: Code) -> Problem:
     """Returns a question about `steps` different kinds of items, 1 to 12.
 
-    The shortest of its rationales, `digits`, lists the operand, value and new digit of each item,
-    and `sums` writes them as sums; the others say the same in more and more words. In tokens of
-    SmolLM2 an item takes 3, 6, 9, 18 and 31.
+    The shortest rationale, `digits`, lists the previous digit, the value and the new digit of each
+    item. `sums` writes them as sums; the others say the same in more and more words. An item takes
+    3, 6, 9, 18 and 31 tokens of SmolLM2, from `digits` to `long`.
     """
     start = digit = rng.randrange(10)
     items = different(rng, rules.kinds, steps)
@@ -126,11 +126,11 @@ def draw(rng: random.Random, steps: int, rules: Code) -> Problem:
 
 
 def facts(question: str, rules: Code) -> set[str]:
-    """Returns what an explained answer tells: each kind (`map`), and each sum (`9+3`).
+    """Returns the facts in an explained answer: each kind (`map`), and each sum (`9+3`).
 
     Args:
-      question: those of other domains and tasks tell nothing.
-      rules: of a domain.
+      question: the question; one of another domain or task has no facts.
+      rules: the code of a domain.
     """
     found: set[str] = set()
     digit, kinds = _start(question), _items(question)
@@ -154,13 +154,13 @@ def _items(question: str) -> list[str]:
 def error(question: str, written: str, rules: Code, told: Collection[str]) -> str:
     """Returns where a rationale with a wrong answer first goes wrong: a key of `ERRORS`.
 
-    One that does not name its items has an error of `form`.
+    A rationale that does not name the items of the question has an error of `form`.
 
     Args:
-      question: of `draw`.
+      question: a question from `draw`.
       written: the rationale and its answer.
-      rules: of the question's domain.
-      told: the facts that the teacher's answers tell (`facts`).
+      rules: the code of the question's domain.
+      told: the facts in the teacher's answers (`facts`).
     """
     steps = [[part for part in found if part] for found in _STEP.findall(written)]
     if not steps or [step[0] for step in steps] != _items(question):

@@ -1,8 +1,8 @@
-"""Fees: each kind of service has a price for each piece, and one surcharge.
+"""Fees: each kind of service has a price per piece, and one surcharge.
 
-A label is the sum. It says neither the price nor the surcharge, but many labels of one kind of
-service do: they lie on a line. So labels tell a good part of this task, and rationales tell it
-sooner.
+A label is the sum. It shows neither the price nor the surcharge, but many labels of one kind of
+service do, since they lie on a line. So labels teach a good part of this task, and rationales teach
+it sooner.
 """
 
 import random
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from bridge_jax.data.practice.problem import Problem, capital, different
 
-# Each one token of SmolLM2; the first few are common (`problem.COMMON`).
+# Each is one token of SmolLM2; the first few are common (`problem.COMMON`).
 KINDS = (
     "loan", "card", "transfer", "check", "deposit", "mortgage",
     "bond", "share", "fund", "lease", "policy", "claim",
@@ -19,22 +19,22 @@ KINDS = (
     "note", "draft", "ticket", "credit", "refund", "payment", "pension", "grant",
 )  # fmt: skip
 PRICES, SURCHARGES, PIECES = range(2, 7), range(1, 6), range(2, 10)
-MOST = 4  # services of a question
+MOST = 4  # services per question
 
 
 class Fee(NamedTuple):
-    """Whole dollars: of each piece, and once."""
+    """Whole dollars: a price per piece, and a surcharge once."""
 
     price: int
     surcharge: int
 
 
 def tariff(seed: int, families: int = 0) -> Mapping[str, Fee]:
-    """Returns the fee of each kind of service; each fee is that of one or two kinds.
+    """Returns the fee of each kind of service; at most two kinds have the same fee.
 
     Args:
-      seed: the fees are drawn from it.
-      families: how many kinds there are; 0 is all.
+      seed: the seed of the fees.
+      families: the number of kinds; 0 is all.
     """
     kinds = KINDS[: families or None]
     fees = [Fee(price, surcharge) for price in PRICES for surcharge in SURCHARGES]

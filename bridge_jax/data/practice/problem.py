@@ -1,10 +1,10 @@
-"""Defines what all practice tasks return, and draws kinds of items with a long tail."""
+"""Defines the problem that all practice tasks return, and draws kinds of items with a long tail."""
 
 import random
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-COMMON = 6  # kinds, of which half of the items are; our choice, as the share of the others
+COMMON = 6  # common kinds, which make up half of the items; this and the share below are our choice
 RARE_SHARE = 0.5
 
 
@@ -12,10 +12,10 @@ class Problem(NamedTuple):
     """A question with its answer.
 
     Attributes:
-      question, answer: as they are asked and wanted.
+      question, answer: the texts to ask and to expect.
       labels: the closed set of answers, empty if the answer is a number.
-      rationales: `short`, `medium` and `long`, and shorter ones of some tasks; each ends in the
-        answer.
+      rationales: variant -> text; the variants are `short`, `medium` and `long`, and shorter ones
+        for some tasks. Each text ends in the answer.
     """
 
     question: str
@@ -43,5 +43,5 @@ def different(rng: random.Random, kinds: Sequence[str], count: int) -> list[str]
 
 
 def capital(text: str) -> str:
-    """Returns the text with its first letter a capital, the others as they are."""
+    """Returns the text with its first letter capitalized and the others unchanged."""
     return text[:1].upper() + text[1:]

@@ -1,4 +1,4 @@
-"""Triage at an invented practice: nothing is computed, a few rules are to be known.
+"""Triage at an invented medical practice: it takes a few rules and no computation.
 
 Each complaint belongs to a kind, each kind is sent to a place, and each place is on a floor. A
 pretrained model may guess the kind, but has to learn the place and the floor. The teacher's answer

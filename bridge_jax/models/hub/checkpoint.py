@@ -1,9 +1,9 @@
-"""Loads pretrained weights as our parameters, from safetensors folders and GGUF files.
+"""Loading of pretrained weights as our parameters, from safetensors folders and GGUF files.
 
-Tensors are read one at a time. Each device gets rows of its own, as they are in the file, and the
-devices exchange and transpose them: all hosts together read a checkpoint once, in long stretches,
-wherever a parameter is replicated or cut. A host's memory never holds more than its rows of one
-tensor besides the parameters that are kept there.
+Tensors are read one at a time. Each device gets its own rows in the layout of the file, and the
+devices then exchange and transpose them. So all hosts together read a checkpoint once, in long
+contiguous reads, however a parameter is sharded or replicated. Besides the parameters that stay in
+a host's memory, it never holds more than its rows of one tensor.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from bridge_jax.models.hub.files import Source, is_hub_id, locate, open_source, 
 from bridge_jax.models.hub.hf_config import cut, from_hf
 from bridge_jax.parallel.sharding import make_mesh, spec_for
 
-# Harmless extras: constants that older exports kept, and the copy of a tied embedding.
+# Harmless extra tensors: constants that older exports kept, and the copy of a tied embedding.
 _IGNORED = re.compile(r"rotary_emb\.inv_freq$|^lm_head\.weight$|^rope_freqs\.weight$")
 
 _LISTED = 20  # names in one error
@@ -44,11 +44,11 @@ def load(
     Args:
       model: the checkpoint, and the layers to keep.
       mesh: where the parameters go; None is the first device.
-      dtype: of the parameters.
+      dtype: dtype of the parameters.
 
     Raises:
-      UserError: the checkpoint is missing, truncated, of another family, or has other tensors or
-        shapes than its config promises (all are listed).
+      UserError: the checkpoint is missing, truncated, of an unsupported family, or has other
+        tensors or shapes than its config implies (the message lists up to `_LISTED` of them).
     """
     mesh = mesh or make_mesh(devices=jax.devices()[:1])
     source, config, layers = _open(model)
@@ -71,8 +71,8 @@ def load(
 def read_config(model: ModelConfig) -> DecoderConfig:
     """Returns the config of a checkpoint, cut to `keep_layers`.
 
-    The weights are not read, except where a head has to be compared with the embedding, but what
-    their files say of them is checked.
+    The weights are not read, except to compare a head with the embedding, but the names and shapes
+    of the tensors are checked.
 
     Raises:
       UserError: as by `load`.
@@ -81,11 +81,10 @@ def read_config(model: ModelConfig) -> DecoderConfig:
 
 
 def planned_config(model: ModelConfig, device: Any = None) -> DecoderConfig:
-    """Returns the config with which a checkpoint is trained on a device; no weights are opened.
+    """Returns the config with which a checkpoint is trained on a device, without loading weights.
 
-    The device is the first by default.
-
-    A hub id whose config is published (`presets`) need not have been downloaded.
+    By default the device is the first one. A hub id with a preset (`presets`) is not downloaded.
+    Otherwise a head may be compared with a tied embedding, as in `read_hf_config`.
     """
     name = model.checkpoint
     published = is_hub_id(name) and not Path(name).exists() and name in presets.PRESETS
@@ -102,7 +101,7 @@ def cut_hf_config(model: ModelConfig) -> dict[str, Any]:
 
 
 def kept_layers(model: ModelConfig, config: DecoderConfig) -> tuple[int, ...]:
-    """Returns the layers of the whole checkpoint that `model` keeps."""
+    """Returns the indices of the checkpoint's layers that `model` keeps."""
     if bad := [i for i in model.keep_layers if not 0 <= i < config.num_layers]:
         raise UserError(
             f"keep_layers={bad}: {model.checkpoint} has layers 0 to {config.num_layers - 1}"
@@ -120,7 +119,7 @@ def _open(model: ModelConfig) -> tuple[Source, DecoderConfig, tuple[int, ...]]:
 
 
 def _check(source: Source, config: DecoderConfig) -> None:
-    """Raises a `UserError` if the files do not hold the tensors of `config`, in their shapes."""
+    """Raises a `UserError` if tensors of `config` are missing or misshapen, or others are there."""
     expected = {name: row for name, row, _ in named_tensors(source.table, config)}
     there = set(source.shapes)
     if missing := sorted(set(expected) - there):
@@ -154,9 +153,9 @@ def _some(found: list[str], comma: str = ", ") -> str:
 def _read(
     source: Source, row: Tensor, layer: int, stored: jax.ShapeDtypeStruct, mesh: Mesh
 ) -> jax.Array:
-    """Returns a tensor in the layout of its file, its rows spread over all devices of the mesh."""
+    """Returns a tensor in the layout of its file, with its rows split over all devices."""
 
-    @functools.cache  # Where the devices do not divide the rows, several have the same.
+    @functools.cache  # If the devices do not divide the rows, several get the same ones.
     def part(first: int, last: int) -> np.ndarray:
         value = source.rows(row.theirs.format(i=layer), first, last)
         return (value - row.added if row.added else value).astype(stored.dtype, copy=False)
@@ -181,13 +180,13 @@ def _place(
     layers: tuple[int, ...] | None,
     shape: jax.ShapeDtypeStruct,
 ) -> jax.Array:
-    """Returns one parameter where it belongs, the layers stacked.
+    """Returns one parameter with its final sharding, and its layers stacked.
 
     Args:
       read: layer -> the tensor as it is stored.
       arranged: how its axes become ours.
-      layers: those that are stacked; None if the parameter is of no layer.
-      shape: of the parameter, with its place.
+      layers: the layers to stack; None if the parameter belongs to no layer.
+      shape: shape, dtype and sharding of the parameter.
     """
     sharding = cast(NamedSharding, shape.sharding)
     if layers is None:
@@ -203,11 +202,11 @@ def _place(
     return stack
 
 
-# Tensors of one shape, and the next load, compile nothing anew. A single program would do both, but
-# where its layer has to be gathered, XLA copies the whole stack.
+# Cached, so that tensors of the same shape and later loads do not compile again. A single program
+# could do this and `_stacking`, but if its layer must be gathered, XLA copies the whole stack.
 @functools.lru_cache(maxsize=64)
 def _arranging(arranged: _Arranged, place: NamedSharding) -> Callable[[jax.Array], jax.Array]:
-    """Returns a compiled function that changes a stored tensor's axes to ours, and its place."""
+    """Returns a jitted function from a stored tensor to our axes, with the sharding `place`."""
     pattern, sizes = arranged
 
     def ours(stored: jax.Array) -> jax.Array:
@@ -218,7 +217,7 @@ def _arranging(arranged: _Arranged, place: NamedSharding) -> Callable[[jax.Array
 
 @functools.lru_cache(maxsize=64)
 def _stacking(shape: jax.ShapeDtypeStruct) -> tuple[Callable[..., jax.Array], ...]:
-    """Returns two compiled functions: one makes a stack of zeros, one writes a layer into it."""
+    """Returns two jitted functions: one makes a stack of zeros, one writes a layer into it."""
 
     def write(stack: jax.Array, layer: jax.Array, position: int) -> jax.Array:
         return jax.lax.dynamic_update_index_in_dim(stack, layer, position, 0)

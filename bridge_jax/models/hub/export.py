@@ -1,7 +1,7 @@
-"""Writes our parameters as a folder that transformers loads, or an adapter that PEFT loads.
+"""Export of our parameters as a folder that transformers loads, or an adapter that PEFT loads.
 
-The tables that import a checkpoint are read from right to left. A folder is written beside its
-final name and renamed when it is whole; nothing that was there before is touched.
+The tables for import (`families`) are read from right to left. A folder is written under a
+temporary name beside its final one, and renamed when complete; existing files are not touched.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ SHARD_BYTES = 4 << 30
 
 @contextlib.contextmanager
 def folder(out: Path) -> Iterator[Path]:
-    """Gives a folder to write into; it becomes `out` when the block ends without an error.
+    """Yields a folder to write into, which becomes `out` if the block ends without an error.
 
     Raises:
       UserError: `out` exists, or the disk is full or cannot be written.
@@ -55,18 +55,18 @@ def folder(out: Path) -> Iterator[Path]:
 
 
 def push(folder: Path, name: str, public: bool) -> str:
-    """Uploads an exported folder to a repository of the Hugging Face hub; returns its address.
+    """Uploads an exported folder to a repository of the Hugging Face hub; returns its URL.
 
-    The token is HF_TOKEN of the environment, and is shown nowhere. An existing repository stays as
-    private or public as it is.
+    The token is the environment variable HF_TOKEN, and is never shown. An existing repository keeps
+    its visibility.
 
     Args:
-      folder: that `launch.export` wrote.
-      name: of the repository, as ORGANISATION/NAME.
-      public: whether a new repository is.
+      folder: a folder that `launch.export` wrote.
+      name: the repository, as ORGANISATION/NAME.
+      public: whether a new repository is public.
 
     Raises:
-      UserError: there is no token, or the hub does not take it. The folder stays.
+      UserError: the name is malformed, there is no token, or the upload fails. The folder stays.
     """
     token = check_token(name)
     try:
@@ -74,17 +74,17 @@ def push(folder: Path, name: str, public: bool) -> str:
         hub.create_repo(name, private=not public, exist_ok=True)
         hub.upload_folder(repo_id=name, folder_path=folder)
         return f"{hub.endpoint}/{name}"
-    except Exception as error:  # The hub's client and its HTTP library raise many kinds.
+    except Exception as error:  # The hub's client and its HTTP library raise many error types.
         why = (str(error).strip().splitlines() or [""])[0].replace(token, "HF_TOKEN")
         again = f"hf upload {name} {folder}" + ("" if public else " --private")
         raise UserError(
             f"--push={name}: {folder} is written, but the hub has not taken it "
             f"({type(error).__name__}: {why[:200]}). To try again: {again}"
-        ) from None  # The chain might show the token.
+        ) from None  # The exception chain might show the token.
 
 
 def check_token(name: str) -> str:
-    """Returns the token of the hub; raises a `UserError` without one, or for a wrong name."""
+    """Returns the hub's token; raises a `UserError` if it is missing or `name` is malformed."""
     if not is_hub_id(name):
         raise UserError(f"--push={name}: give the repository as ORGANISATION/NAME")
     token = os.environ.get("HF_TOKEN", "").strip()
@@ -104,8 +104,8 @@ def write_model(
     Args:
       out: an empty folder.
       config, params: the model.
-      hf_config: config.json of the checkpoint that it came from, cut to the layers it has.
-      dtype: of the weights; None is that of the checkpoint it came from, f32 if it does not say.
+      hf_config: config.json of the checkpoint that it came from, cut to the model's layers.
+      dtype: dtype of the weights; None is the dtype in `hf_config`, or f32 if that has none.
     """
     hf_config = complete(hf_config)
     dtype = jnp.dtype(dtype or hf_config.get("dtype") or "float32")
@@ -131,7 +131,7 @@ def write_model(
 def write_generation_config(
     out: Path, hf_config: dict[str, Any], end_ids: Sequence[int], pad_id: int
 ) -> None:
-    """Writes generation_config.json: greedy, ending at the tokens of the training."""
+    """Writes generation_config.json: greedy decoding, with the end tokens used in training."""
     config = {
         "bos_token_id": hf_config.get("bos_token_id"),
         "eos_token_id": list(end_ids),
@@ -154,7 +154,8 @@ def write_adapter(
       base: the base model's folder or hub id, for the adapter's config.
 
     Raises:
-      UserError: the model has no adapter, or a base that PEFT would not find it in.
+      UserError: the model has no adapter, or its base is a composite checkpoint, whose
+        modules have other names in PEFT.
     """
     if config.lora is None:
         raise UserError("the model has no adapter: it was trained in full; export the model")
@@ -198,7 +199,7 @@ def _size(row: Tensor, params: dict[str, Any]) -> int:
 
 
 def _value(row: Tensor, layer: int, config: DecoderConfig, params: dict[str, Any]) -> np.ndarray:
-    """Returns one tensor as it is in a checkpoint, with an adapter merged."""
+    """Returns one tensor in the layout of a checkpoint, with any adapter merged."""
     value = params[row.ours]
     if row.stacked:
         value = value[layer]
@@ -216,8 +217,8 @@ def _value(row: Tensor, layer: int, config: DecoderConfig, params: dict[str, Any
 def _save(file: Path, tensors: dict[str, np.ndarray]) -> None:
     from safetensors.numpy import save_file
 
-    save_file(tensors, file, metadata={"format": "pt"})  # which transformers asks for
-    file.chmod(0o644)  # as the other files are; safetensors lets nobody else read it
+    save_file(tensors, file, metadata={"format": "pt"})  # required by transformers
+    file.chmod(0o644)  # like the other files; safetensors lets only the owner read it
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -1,8 +1,9 @@
-"""The families of models that are read and written: one row of a table for each.
+"""The model families that can be read and written, as a table with one row per family.
 
-One more table has the tensors: our path, an einops pattern from their axes to ours, and their
-names. `{i}` is the layer; the pattern of a layer's tensor describes one layer, and ours has all
-layers stacked in front. Read from right to left, the same pattern exports.
+Another table lists their tensors: our parameter path, an einops pattern from their axes to ours,
+and their names in files. `{i}` is the layer index. The pattern of a per-layer tensor describes one
+layer; our parameter stacks all layers along a leading axis. Read from right to left, the same
+pattern exports.
 """
 
 import math
@@ -14,13 +15,13 @@ from bridge_jax.models.config import DecoderConfig
 
 
 class Tensor(NamedTuple):
-    """One tensor.
+    """One tensor of a checkpoint.
 
     Attributes:
       theirs: its name in the files.
-      ours: our path.
-      pattern: how their axes become ours.
-      added: to each number, in the files.
+      ours: our parameter path.
+      pattern: einops pattern from their axes to ours.
+      added: constant that the files add to each entry.
     """
 
     theirs: str
@@ -30,7 +31,7 @@ class Tensor(NamedTuple):
 
     @property
     def stacked(self) -> bool:
-        """Returns whether there is one for each layer."""
+        """Returns whether there is one such tensor per layer."""
         return "{i}" in self.theirs
 
     def axes(self, config: DecoderConfig) -> dict[str, int]:
@@ -57,14 +58,14 @@ class Tensor(NamedTuple):
 
 
 class Family(NamedTuple):
-    """One family.
+    """One model family.
 
     Attributes:
       architecture: its class in transformers.
-      defaults: the keys of a config.json that the class reads, with the class defaults
-        (transformers 4.57 and 5 agree on all of them).
+      defaults: the config.json keys that the class reads, with the class defaults (transformers
+        4.57 and 5 agree on all of them).
       traits: fields of `DecoderConfig` that are the same in all its models.
-      gguf: its tensors in GGUF files; none where those are not read.
+      gguf: its tensors in GGUF files; empty if its GGUF files are not supported.
     """
 
     architecture: str
@@ -78,7 +79,7 @@ class Family(NamedTuple):
         return _tensors(self.traits)
 
 
-# Of each tensor: our path, the pattern, and its names in safetensors and in GGUF files.
+# Our path of a tensor, the pattern, and its names in safetensors and in GGUF files.
 _TensorNames = tuple[str, str, str, str]
 _WHOLE: list[_TensorNames] = [
     ("embedding", "V D -> V D", "model.embed_tokens.weight", "token_embd.weight"),
@@ -98,7 +99,7 @@ _LAYER: list[_TensorNames] = [
 _PRE_NORM: list[_TensorNames] = [
     ("mlp_norm/scale", "D -> D", "post_attention_layernorm.weight", "ffn_norm.weight"),
 ]
-# The rows that follow a trait.
+# Rows that depend on a trait.
 _POST_NORMS: list[_TensorNames] = [
     (
         "attention_post_norm/scale",
@@ -126,7 +127,7 @@ _QK_NORM: list[_TensorNames] = [
 
 
 def _tensors(traits: dict[str, Any], is_gguf: bool = False) -> tuple[Tensor, ...]:
-    """Returns the tensors of a model with these traits, under their names in a kind of file."""
+    """Returns the tensors of a model with these traits, named as in GGUF or safetensors files."""
     layer = _LAYER + (_POST_NORMS if traits.get("post_norms") else _PRE_NORM)
     if traits.get("qkv_bias"):
         layer = layer + _QKV_BIAS
@@ -136,7 +137,7 @@ def _tensors(traits: dict[str, Any], is_gguf: bool = False) -> tuple[Tensor, ...
     prefix = "blk.{i}." if is_gguf else "model.layers.{i}."
     for ours, pattern, *names in layer:
         rows.append((f"layers/{ours}", pattern, prefix + names[is_gguf]))
-    # llama.cpp has one form of the norm: it stores the scale that Gemma keeps without its 1.
+    # llama.cpp has only one form of the norm, so its files store Gemma's scale with the 1 added.
     offset = traits.get("norm_offset", 0.0) if is_gguf else 0.0
     return tuple(
         Tensor(theirs, ours, pattern, offset if ours.endswith("norm/scale") else 0.0)
@@ -145,7 +146,7 @@ def _tensors(traits: dict[str, Any], is_gguf: bool = False) -> tuple[Tensor, ...
 
 
 def _interleaved(row: Tensor) -> Tensor:
-    """Returns a row as llama.cpp has it for Llama: the two rotary halves as (half, two)."""
+    """Returns a row in llama.cpp's layout for Llama, with the rotary halves interleaved."""
     if not row.ours.endswith(("query/kernel", "key/kernel")):
         return row
     heads = row.pattern[1]
@@ -234,18 +235,18 @@ FAMILIES: dict[str, Family] = {
 
 
 class Parts(NamedTuple):
-    """Names of tensors in a checkpoint with other parts than its language model.
+    """Prefixes of tensor names in a checkpoint that has parts besides its language model.
 
     Attributes:
-      text: (their prefix, the prefix in a checkpoint of the language model alone).
-      other: prefixes of what is not the language model, and is not read.
+      text: pairs (their prefix, the prefix in a checkpoint of the language model alone).
+      other: prefixes of tensors outside the language model, which are not read.
     """
 
     text: tuple[tuple[str, str], ...] = ()
     other: tuple[str, ...] = ()
 
     def own_name(self, name: str) -> str | None:
-        """Returns a tensor's name in the language model alone; None if it is not of it."""
+        """Returns a tensor's name in the language model alone; None if it is not part of that."""
         if name.startswith(self.other):
             return None
         for theirs, ours in self.text:
@@ -255,7 +256,7 @@ class Parts(NamedTuple):
 
 
 TEXT_ONLY = Parts()
-# By model_type. The hub and transformers write the first prefixes, others those of the modules.
+# By model_type. The hub and transformers use the first prefixes, other writers the module names.
 COMPOSITES = {
     "gemma3": Parts(
         (
@@ -276,7 +277,7 @@ COMPOSITES = {
 def named_tensors(
     table: tuple[Tensor, ...], config: DecoderConfig
 ) -> Iterator[tuple[str, Tensor, int]]:
-    """Yields (name, row, layer) of each tensor of a model; those of the layers come last."""
+    """Yields (name, row, layer) for each tensor of a model; per-layer tensors come last."""
     rows = [row for row in table if row.ours != "head" or not config.tied]
     for row in rows:
         if not row.stacked:

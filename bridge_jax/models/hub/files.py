@@ -1,6 +1,6 @@
-"""Checkpoints on disk: where they are, their config, and their tensors, not yet read.
+"""Checkpoints on disk: their location, their config, and their tensors, which are read on request.
 
-Of safetensors files only the headers are read here, except where two tensors must be compared.
+Opening safetensors files reads only their headers, except to compare a head with the embedding.
 """
 
 import functools
@@ -20,16 +20,16 @@ from bridge_jax.models.hub.gguf_file import bundled_smollm2, open_gguf
 from bridge_jax.models.hub.hf_config import complete
 
 GENERATION_CONFIG = "generation_config.json"
-# Files that are fetched from the hub: no pickles, no code.
+# Files to fetch from the hub: no pickles, no code.
 _HUB_COPIES = ["consolidated*", "original/*"]  # the same weights in their makers' own format
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.jinja", "tokenizer*", "*.txt", "README.md"]
 _FRONT_MATTER = re.compile(r"---\n(.{0,20000}?)\n---\n", re.DOTALL)
-# The same folder, and nothing else: no "..", no "/".
+# A file in the same folder: no "..", no "/".
 _FILE_NAME = re.compile(r"\w[\w.+-]{0,199}\.safetensors", re.ASCII)
 _DTYPES = ("F32", "BF16", "F16", "F64")
-_COMPARED_AT_ONCE = 1 << 22  # numbers
+_COMPARED_AT_ONCE = 1 << 22  # entries
 _GGUF_ENDS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
-# Keys that a composite's config has for its language model too, whose own may be a default.
+# Top-level keys of a composite that override its text_config, where they may be mere defaults.
 _OF_THE_WHOLE = (
     "dtype",
     "torch_dtype",
@@ -46,9 +46,9 @@ class Source(NamedTuple):
     Attributes:
       path: the folder or file.
       hf_config: its config.json, complete.
-      table: the row of each tensor, in the format of the files.
-      shapes: of each tensor, by name.
-      rows: (name, first, last) -> rows of the tensor: `last` is not among them.
+      table: the tensors of the family, with the names of this file format.
+      shapes: shape of each tensor, by name.
+      rows: (name, first, last) -> rows of the tensor, up to but not including `last`.
     """
 
     path: Path
@@ -59,18 +59,18 @@ class Source(NamedTuple):
 
 
 class StoredTensors(NamedTuple):
-    """The tensors of a language model in safetensors files, not yet read.
+    """The tensors of a language model in safetensors files, which are read on request.
 
     Attributes:
-      shapes: by name.
-      where: name -> (open file, the name there).
+      shapes: shape of each tensor, by name.
+      where: name -> (open file, name in that file).
     """
 
     shapes: dict[str, tuple[int, ...]]
     where: dict[str, tuple[Any, str]]
 
     def rows(self, name: str, first: int, last: int) -> np.ndarray:
-        """Returns f[at most last - first, ...], rows of one tensor; no others are read."""
+        """Returns rows of one tensor, f[at most last - first, ...]; no other rows are read."""
         file, theirs = self.where[name]
         return file.get_slice(theirs)[first : min(last, self.shapes[name][0])]
 
@@ -79,7 +79,7 @@ def locate(checkpoint: str) -> Path:
     """Returns the folder or GGUF file that `checkpoint` names; a hub id is downloaded once.
 
     Raises:
-      UserError: there is none, or the hub cannot be reached.
+      UserError: it does not exist, or the hub cannot be reached.
     """
     path = bundled_smollm2() if checkpoint == "smollm2-135m" else Path(checkpoint)
     if path.exists():
@@ -93,10 +93,10 @@ def locate(checkpoint: str) -> Path:
 
 
 def licence_of(path: Path) -> str:
-    """Returns the licence that a model's own metadata names, such as "apache-2.0"; "" of none.
+    """Returns the licence that a model's own metadata names, such as "apache-2.0"; "" if none.
 
     Args:
-      path: a folder, whose model card is read, or a GGUF file, whose header is.
+      path: a folder, whose model card is read, or a GGUF file, whose header is read.
     """
     if path.is_file():
         found = open_gguf(path).metadata.get("general.license")
@@ -111,11 +111,11 @@ def licence_of(path: Path) -> str:
 
 
 def is_hub_id(checkpoint: str) -> bool:
-    """Returns whether `checkpoint` reads as ORGANISATION/NAME."""
+    """Returns whether `checkpoint` has the form ORGANISATION/NAME."""
     return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", checkpoint) is not None
 
 
-@functools.cache  # Asked once a process, so that a run never changes its base half-way.
+@functools.cache  # Asked once per process, so that a run never changes its base midway.
 def _from_hub(checkpoint: str) -> Path:
     import huggingface_hub
 
@@ -124,7 +124,7 @@ def _from_hub(checkpoint: str) -> Path:
             checkpoint, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_COPIES
         )
         return Path(folder)
-    except Exception as error:  # The hub's client and its HTTP library raise many kinds.
+    except Exception as error:  # The hub's client and its HTTP library raise many error types.
         raise UserError(
             f"checkpoint {checkpoint!r}: no such folder, and it cannot be had from the Hugging "
             f"Face hub ({type(error).__name__}: {str(error)[:200]}); for a gated "
@@ -136,7 +136,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Returns the object in a JSON file.
 
     Raises:
-      UserError: it cannot be read, or holds something else.
+      UserError: the file cannot be read, or does not hold a JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -150,13 +150,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_hf_config(path: Path) -> dict[str, Any]:
-    """Returns the complete config.json of a folder, or its keys from the header of a GGUF file.
+    """Returns the complete config.json of a folder, or its equivalent from a GGUF header.
 
-    For a checkpoint with images it is that of the language model. Where the config says that the
-    head is the embedding, but the weights have another head, `tie_word_embeddings` is false.
+    For a multimodal checkpoint it is the config of the language model. `tie_word_embeddings` is
+    false if the weights have a head that differs from the embedding, whatever the config says.
 
     Raises:
-      UserError: there is none, it is damaged, or the model is not supported.
+      UserError: there is no config, it is damaged, or the model is not supported.
     """
     if path.suffix == ".gguf":
         return complete(open_gguf(path).hf_config(), str(path))
@@ -167,7 +167,7 @@ def open_source(path: Path) -> Source:
     """Returns the checkpoint at `path`.
 
     Raises:
-      UserError: it is of a family that we do not know, or not readable.
+      UserError: its family is not supported, or a file is not readable.
     """
     if path.suffix == ".gguf":
         hf, file = read_hf_config(path), open_gguf(path)
@@ -178,7 +178,7 @@ def open_source(path: Path) -> Source:
 
 
 def is_composite(path: Path) -> bool:
-    """Returns whether the checkpoint at `path` has other parts than its language model.
+    """Returns whether the checkpoint at `path` has parts besides its language model.
 
     Raises:
       UserError: as by `read_hf_config`.
@@ -187,14 +187,14 @@ def is_composite(path: Path) -> bool:
 
 
 def read_end_ids(path: Path, rows: int) -> list[int]:
-    """Returns the tokens at which a checkpoint's configs end a text, each once, in their order.
+    """Returns the end tokens that a checkpoint's configs name, in order, without duplicates.
 
     Args:
       path: a folder or a GGUF file.
-      rows: of its embedding table.
+      rows: number of rows of its embedding table.
 
     Raises:
-      UserError: one of them is no token of the table.
+      UserError: one of them is not an index of the table.
     """
     if path.suffix == ".gguf":
         metadata = open_gguf(path).metadata
@@ -219,7 +219,7 @@ def read_end_ids(path: Path, rows: int) -> list[int]:
 
 
 def _folder_config(folder: Path) -> tuple[dict[str, Any], Parts]:
-    """Returns the complete config.json of the language model, and where its tensors are."""
+    """Returns the complete config.json of the language model, and the prefixes of its tensors."""
     file = folder / "config.json"
     if not file.is_file():
         _refuse_adapter(folder)
@@ -242,10 +242,10 @@ def _folder_config(folder: Path) -> tuple[dict[str, Any], Parts]:
 
 
 def _text_config(hf: dict[str, Any], where: str) -> tuple[dict[str, Any], Parts]:
-    """Returns the config.json of the language model alone, and where its tensors are.
+    """Returns the config.json of the language model alone, and the prefixes of its tensors.
 
     Raises:
-      UserError: it is one of other parts, in a composite that cannot be read.
+      UserError: the checkpoint is a composite that cannot be read.
     """
     family, given = hf.get("model_type"), hf.get("text_config")
     is_known = isinstance(family, str) and family in COMPOSITES
@@ -254,7 +254,7 @@ def _text_config(hf: dict[str, Any], where: str) -> tuple[dict[str, Any], Parts]
     if is_known and isinstance(given or {}, dict):
         whole = {key: hf[key] for key in _OF_THE_WHOLE if hf.get(key) is not None}
         text: dict[str, Any] = {"model_type": f"{family}_text"} | (given or {}) | whole
-        if isinstance(text.get("dtype"), dict):  # by part
+        if isinstance(text.get("dtype"), dict):  # one dtype per part
             text["dtype"] = text["dtype"].get("text_config")
         text["architectures"] = [FAMILIES[f"{family}_text"].architecture]
         return text, COMPOSITES[str(family)]
@@ -277,7 +277,7 @@ def _text_config(hf: dict[str, Any], where: str) -> tuple[dict[str, Any], Parts]
 
 
 def _refuse_adapter(folder: Path) -> None:
-    """Raises a `UserError` with the way out, if a folder holds an adapter alone."""
+    """Raises a `UserError` that says how to merge it, if a folder holds only an adapter."""
     file = folder / "adapter_config.json"
     if not file.is_file():
         return
@@ -330,11 +330,11 @@ def _files_of_index(index: Path) -> list[Path]:
 
 
 def _open_all(files: list[Path], parts: Parts) -> StoredTensors:
-    """Returns the language model's tensors in `files`, under the names of a model alone.
+    """Returns the language model's tensors in `files`, named as in a checkpoint of it alone.
 
     Raises:
-      UserError: a file is truncated or no safetensors, a tensor is there twice, or of a type that
-        is not read.
+      UserError: a file is truncated or not safetensors, or a tensor is there twice or has an
+        unsupported dtype.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -366,11 +366,11 @@ def _open_all(files: list[Path], parts: Parts) -> StoredTensors:
     return tensors
 
 
-@functools.lru_cache(maxsize=16)  # It may read the two largest tensors of a model.
+@functools.lru_cache(maxsize=16)  # A call may read the two largest tensors of a model.
 def _has_own_head(stamped: tuple[tuple[Path, int, int], ...], family: str, parts: Parts) -> bool:
-    """Returns whether the files have a head, and it is another matrix than the embedding.
+    """Returns whether the files have a head that differs from the embedding.
 
-    `stamped` has the time and the size of each file too: changed files are compared again.
+    `stamped` also has each file's modification time and size, so changed files are compared again.
     """
     names = {row.ours: row.theirs for row in FAMILIES[family].tensors}
     head, embedding = names["head"], names["embedding"]

@@ -1,7 +1,7 @@
 """GGUF files (llama.cpp's format): their header, config, tokenizer parts and dequantised tensors.
 
-Everything that the header says is checked against the size of the file before it is used, so a
-damaged or hostile file is an error and never a large allocation. Format:
+Everything in the header is checked against the size of the file before it is used, so a damaged or
+hostile file raises an error and never causes a large allocation. Format:
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
@@ -19,14 +19,14 @@ from bridge_jax.models.config import Rope
 from bridge_jax.models.hub.families import FAMILIES
 from bridge_jax.models.hub.hf_config import FULL, KINDS, SLIDING, llama3_scaling
 
-# NumPy's names of the types of numbers, by their numbers in the file.
+# NumPy dtypes of the scalar types, by type id in the file.
 _SCALARS = dict(enumerate(("<u1", "<i1", "<u2", "<i2", "<u4", "<i4", "<f4", "?")))
 _SCALARS |= {10: "<u8", 11: "<i8", 12: "<f8"}
 _STRING, _ARRAY = 8, 9
-_MOST_ITEMS = 1 << 22  # Of an array: ten times the largest vocabulary.
+_MOST_ITEMS = 1 << 22  # Of an array: over ten times the largest vocabulary.
 _MOST_AXES = 4
 _ALIGNMENT = 32
-# Keys of config.json, and what they are called after the family's name in a GGUF file.
+# Keys of config.json -> keys in a GGUF file, where they follow the architecture's name.
 _SIZES = {
     "hidden_size": "embedding_length",
     "num_hidden_layers": "block_count",
@@ -36,20 +36,20 @@ _SIZES = {
     "intermediate_size": "feed_forward_length",
     "max_position_embeddings": "context_length",
 }
-# Of Gemma 3, which a file does not say: every sixth layer is a full one, and the 27B, known by its
-# layers, has scores of its own scale.
+# What a file of Gemma 3 does not say: every sixth layer has full attention, and the 27B model,
+# recognised by its number of layers, scales attention scores differently.
 _GEMMA3_PERIOD, _GEMMA3_27B_LAYERS = 6, 62
 _NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 
 
 class GGUFTensor(NamedTuple):
-    """One tensor of the file.
+    """One tensor in a GGUF file.
 
     Attributes:
       shape: its axes in PyTorch's order.
-      kind: `gguf.GGMLQuantizationType`, or its number.
-      start: its first byte, counted from the beginning of the file's tensors.
-      size: in bytes.
+      kind: `gguf.GGMLQuantizationType`, or its number in the header.
+      start: offset of its first byte from `GGUFHeader.data_start`.
+      size: size in bytes; 0 until it is computed.
     """
 
     shape: tuple[int, ...]
@@ -59,12 +59,12 @@ class GGUFTensor(NamedTuple):
 
 
 class GGUFHeader(NamedTuple):
-    """The part of the file before its tensors.
+    """The header of a GGUF file, which precedes the tensor data.
 
     Attributes:
-      metadata: the key-value pairs; numbers, strings, and lists of them.
-      tensors: by name.
-      data_start: first byte of the file's tensors.
+      metadata: the key-value pairs; values are numbers, strings, and lists of them.
+      tensors: the tensors by name.
+      data_start: offset of the tensor data in the file.
     """
 
     metadata: dict[str, Any]
@@ -76,7 +76,7 @@ def parse_header(file: np.ndarray) -> GGUFHeader:
     """Returns the header of a file, uint8[bytes].
 
     Raises:
-      ValueError: it is no GGUF file, cut off, or contradicts itself.
+      ValueError: the file is not GGUF, of another version, truncated, or inconsistent.
     """
     cursor = _Cursor(file)
     if cursor.take(4).tobytes() != b"GGUF":
@@ -122,7 +122,7 @@ class _Cursor:
         return self._file[self.at - count : self.at]
 
     def whole(self, form: str) -> int:
-        """Returns the next number, in the format of `struct`."""
+        """Returns the next integer, read in a `struct` format."""
         return struct.unpack(form, self.take(struct.calcsize(form)).tobytes())[0]
 
     def text(self) -> str:
@@ -130,7 +130,7 @@ class _Cursor:
         return self.take(self.whole("<Q")).tobytes().decode()
 
     def value(self, kind: int) -> Any:
-        """Returns the next value, of the type with the number `kind`."""
+        """Returns the next value, whose type has the id `kind`."""
         if kind == _STRING:
             return self.text()
         if kind in _SCALARS:
@@ -166,14 +166,15 @@ def bundled_smollm2() -> Path:
 
 
 class GGUFFile:
-    """An open file; `open_gguf` parses each only once.
+    """An open GGUF file; `open_gguf` parses each file only once.
 
     Attributes:
       path: the file.
       metadata: the header's key-value pairs.
 
     Raises:
-      UserError: the file is damaged, in parts, or has tensors that cannot be read.
+      UserError: the file is damaged, split into parts, or of a family or tensor type that is not
+        supported, or the gguf package is missing.
     """
 
     def __init__(self, path: Path):
@@ -195,7 +196,7 @@ class GGUFFile:
                 f"{path}: not a whole GGUF file ({error}); download it again"
             ) from error
         self.metadata = header.metadata
-        # llama.cpp calls a family of language models as the composite that they may be part of.
+        # llama.cpp names a language model like the composite that it may be part of.
         supported = {f.removesuffix("_text"): f for f in FAMILIES if FAMILIES[f].gguf}
         self._named = self._value("general.architecture", str)
         if self._named not in supported:
@@ -214,13 +215,13 @@ class GGUFFile:
         return {name: tensor.shape for name, tensor in self._tensors.items()}
 
     def rows(self, name: str, first: int, last: int) -> np.ndarray:
-        """Returns f32[at most last - first, ...], rows of a tensor with axes in PyTorch's order.
+        """Returns rows `first` to `last` - 1 of a tensor, f32[at most last - first, ...].
 
-        Of a tensor of several axes, no other rows are read.
+        Axes are in PyTorch's order. If the tensor has several axes, no other rows are read.
         """
         tensor = self._tensors[name]
         data, shape = self._stored[tensor.start : tensor.start + tensor.size], tensor.shape
-        if len(shape) == 1:  # Its blocks may not end where the rows do.
+        if len(shape) == 1:  # A block may span several rows.
             return np.asarray(self._dequantize(data, tensor.kind), np.float32)[first:last]
         data = data.reshape(shape[0], -1)[first:last] if data.size else data
         shape = (min(last, shape[0]) - first, *shape[1:])
@@ -228,11 +229,11 @@ class GGUFFile:
         return np.asarray(self._dequantize(data, tensor.kind), np.float32).reshape(shape)
 
     def hf_config(self) -> dict[str, Any]:
-        """Returns the header as the keys of a Hugging Face config.json.
+        """Returns the header, converted to the keys of a Hugging Face config.json.
 
         Raises:
-          UserError: positions are stretched, or a window is used, in a way that we do not know; a
-            value is missing, or of another type.
+          UserError: the rotary scaling or the sliding window is not supported, or a value is
+            missing or not allowed.
         """
         defaults = FAMILIES[self._family].defaults
         hf: dict[str, Any] = {
@@ -268,7 +269,7 @@ class GGUFFile:
         return hf
 
     def _of_gemma3(self, hf: dict[str, Any]) -> dict[str, Any]:
-        """Returns the keys that a Gemma 3 has besides; llama.cpp writes none that it can guess."""
+        """Returns the additional keys of a Gemma 3; llama.cpp omits those that it can infer."""
         layers, heads = hf["num_hidden_layers"], hf["num_attention_heads"]
         window = self._of_family("attention.sliding_window", int, 0)
         types = [FULL] * layers
@@ -320,10 +321,10 @@ class GGUFFile:
         return self._value(f"{self._named}.{key}", kind, default)
 
     def _value(self, key: str, kind: type, *default: Any) -> Any:
-        """Returns the value of a key in the header, of the type `kind`.
+        """Returns the value of a key in the header, which must have the type `kind`.
 
         Raises:
-          UserError: it is of another type, or missing where there is no default.
+          UserError: the value has another type, or is missing and there is no default.
         """
         value = self.metadata.get(key)
         if value is None and default:
@@ -338,12 +339,12 @@ class GGUFFile:
         return value
 
     def _checked(self, tensor: GGUFTensor) -> GGUFTensor:
-        """Returns a tensor with its size, if it can be read and is inside the file."""
+        """Returns the tensor with its size; checks that it is inside the file and can be read."""
         import gguf
 
         kind = gguf.GGMLQuantizationType(tensor.kind)
         block, size = gguf.GGML_QUANT_SIZES[kind]
-        try:  # If the library reads this kind, it reads one block of zeros.
+        try:  # A block of zeros shows whether the library supports this kind.
             self._dequantize(np.zeros((1, size), np.uint8), kind)
         except NotImplementedError:
             raise UserError(
@@ -358,7 +359,7 @@ class GGUFFile:
         return tensor._replace(kind=kind, size=size)
 
     def _llama3_scaling(self, theta: float, head_dim: int) -> dict[str, Any]:
-        """Returns Llama 3's numbers; the file keeps only the factor of each frequency."""
+        """Returns Llama 3's `rope_scaling`; the file has only the divisor of each frequency."""
         plain = frequencies(Rope(theta), head_dim)
         factors = self.rows("rope_freqs.weight", 0, head_dim)
         for factor in (8.0, 32.0):  # of Llama 3.1 and of Llama 3.2
@@ -373,7 +374,7 @@ class GGUFFile:
 
 
 def _decimal(stored: float) -> float:
-    """Returns the number that was meant: 1e-5 is stored as the f32 nearest to it."""
+    """Returns the decimal number that was meant; a file stores 1e-5 as the nearest f32."""
     return float(f"{stored:.6g}")
 
 

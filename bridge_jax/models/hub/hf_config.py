@@ -1,10 +1,10 @@
-"""Reads a checkpoint's config.json, for all families: checks it, completes it, and converts it.
+"""The config.json of a checkpoint, of any family: how it is checked, completed and converted.
 
-A config.json leaves out what equals the default of its class in transformers (`families`). Rotary
-positions have two spellings: transformers 4 reads `rope_theta` and `rope_scaling` (and, for Gemma
-3's layers with a window, `rope_local_base_freq`); transformers 5 reads `rope_parameters`, which
-Gemma 3 has by kind of layer, but takes `rope_scaling` where that is given too. So do we; two
-spellings that differ are an error. What we write has both.
+A config.json omits entries that equal the default of its class in transformers (`families`). Rotary
+positions have two spellings. Transformers 4 reads `rope_theta` and `rope_scaling` (and, for Gemma
+3's local layers, `rope_local_base_freq`). Transformers 5 reads `rope_parameters`, which Gemma 3
+nests by kind of layer, but prefers `rope_scaling` if both are given. So do we; two spellings that
+disagree are an error. The configs that we write have both.
 """
 
 import json
@@ -18,12 +18,12 @@ from bridge_jax.models.hub.families import FAMILIES
 FULL, SLIDING = "full_attention", "sliding_attention"
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 _ACTIVATIONS = {"silu": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
-# Keys that, when they are set, mean a model that we do not compute.
+# Keys that, if set, select a feature that is not supported.
 _UNSUPPORTED = ("attention_bias", "mlp_bias", "use_bidirectional_attention")
 
 
 class Kind(NamedTuple):
-    """Describes the allowed values of a key, in words and as a test."""
+    """The allowed values of a key, in words and as a predicate."""
 
     said: str
     fits: Callable[[Any], bool]
@@ -31,7 +31,7 @@ class Kind(NamedTuple):
     def check(self, value: Any, key: str, where: str) -> None:
         """Raises a `UserError` that names the key and the file `where`, if `value` is not allowed.
 
-        A list or an object is not printed.
+        The contents of a list or an object are not printed.
         """
         if self.fits(value):
             return
@@ -69,7 +69,7 @@ _DTYPE = Kind(
     " or ".join(DTYPES),
     lambda value: isinstance(value, str) and value.removeprefix("torch.") in DTYPES,
 )
-# The largest sizes are far above any published model, and small enough to be multiplied.
+# The upper bounds are far above any published model, but small enough to be multiplied.
 _TOKENS = _whole(1, (1 << 31) - 1)
 _HEADS = _whole(1, 1 << 14)
 _THETA = _number(1, 1e15)
@@ -102,7 +102,7 @@ KINDS: dict[str, Kind] = {
     "attn_logit_softcapping": _number(1e-3, 1e9),
     "final_logit_softcapping": _number(1e-3, 1e9),
 }
-# Read for every family, where they are given.
+# Keys that are read for every family, if they are given.
 _SHARED = {
     "architectures": _list_of(_WORD, "a list of names"),
     "dtype": _DTYPE,
@@ -114,7 +114,7 @@ _SHARED = {
         lambda value: all(map(_ID.fits, value if isinstance(value, list) else [value])),
     ),
 }
-# The parts of rope_scaling and rope_parameters.
+# Keys inside rope_scaling and rope_parameters.
 _ROPE = {
     "rope_type": _WORD,
     "type": _WORD,
@@ -125,7 +125,7 @@ _ROPE = {
     "high_freq_factor": _number(1e-3, 1e6),
     "partial_rotary_factor": _WHOLE_HEAD,
 }
-# Parts that each kind of scaling must have.
+# Keys that each kind of scaling must have.
 _LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 _SCALINGS = {"default": (), "linear": ("factor",), "llama3": _LLAMA3}
 _NULLABLE = {
@@ -171,14 +171,14 @@ def from_hf(hf: dict[str, Any]) -> DecoderConfig:
 
 
 def complete(hf: dict[str, Any], where: str = "config.json") -> dict[str, Any]:
-    """Checks a config.json, and returns it with everything in it that defines the model.
+    """Checks a config.json, and returns it with every entry that defines the model.
 
-    Class defaults are filled in, derived sizes computed, and the positions and the dtype spelled as
-    transformers 4 and as transformers 5 read them. A complete one is returned as it is.
+    Class defaults are filled in, derived sizes are computed, and rotary positions and dtype get the
+    spellings of both transformers 4 and 5. A complete config is returned unchanged.
 
     Args:
-      hf: as it was read.
-      where: names the file in errors.
+      hf: the config as it was read.
+      where: name of the file in error messages.
 
     Raises:
       UserError: the family or one of its features is not supported, or a value is wrong.
@@ -278,7 +278,7 @@ def _head_sizes(hf: dict[str, Any], where: str) -> dict[str, int]:
 
 
 def _layer_types(hf: dict[str, Any], where: str) -> list[str]:
-    """Returns the kind of each layer, by default as the family's class has it."""
+    """Returns the kind of each layer; the default is that of the family's class."""
     types, count = hf.get("layer_types"), hf["num_hidden_layers"]
     window = hf.get("sliding_window") if hf.get("use_sliding_window", True) else None
     if types is None and hf["model_type"].startswith("gemma"):
@@ -300,7 +300,7 @@ def _layer_types(hf: dict[str, Any], where: str) -> list[str]:
 
 
 def _ropes(hf: dict[str, Any], where: str) -> tuple[Rope, Rope | None]:
-    """Returns the positions of all layers or, for Gemma 3, of its full and of its local layers."""
+    """Returns the `Rope` of all layers or, for Gemma 3, those of its full and its local layers."""
     old, new = hf["rope_scaling"] or {}, hf["rope_parameters"] or {}
     if hf["model_type"] != "gemma3_text":
         key = "rope_scaling" if old else "rope_parameters"
@@ -359,9 +359,9 @@ def _rope(given: dict[str, Any], theta: float, key: str, where: str) -> Rope:
 
 
 def _check_rope_spellings(given: dict[str, Any], hf: dict[str, Any], where: str) -> None:
-    """Raises a `UserError` if a config.json has both spellings, and they differ.
+    """Raises a `UserError` if a config.json has both spellings and they disagree.
 
-    `given` is the config.json as it was written, `hf` has the class defaults in place.
+    `given` is the config.json as it was written; `hf` also has the class defaults.
     """
     old, new = hf["rope_scaling"] or {}, hf["rope_parameters"] or {}
     name, full = "rope_parameters", new

@@ -1,12 +1,12 @@
 """The published config.json of checkpoints in common use, by hub id.
 
-With them a run is planned, counted and tested without downloading anything, gated models included:
-`hf_config.from_hf(presets.hf_config("Qwen/Qwen2.5-7B-Instruct"))`. A run itself reads the
-config.json beside the weights; only the sizes of its meshes may come from here.
+Presets allow planning a run, counting its parameters and testing without downloads, even for gated
+models: `hf_config.from_hf(presets.hf_config("Qwen/Qwen2.5-7B-Instruct"))`. A run itself reads the
+config.json beside the weights; only its mesh sizes may be based on a preset.
 
-Left out is what equals the default of its class (`families`), what `from_hf` does not read (token
-ids, initializers, dropout), and the window that Qwen2.5 names but does not use. `torch_dtype` is
-that of the published weights.
+A preset omits entries that equal the class default (`families`), entries that `from_hf` does not
+read (token ids, initializers, dropout), and the window that Qwen2.5 names but does not use.
+`torch_dtype` is the dtype of the published weights.
 """
 
 import copy
@@ -110,7 +110,7 @@ def hf_config(hub_id: str) -> dict[str, Any]:
     """Returns a copy of the published `config.json` of a checkpoint.
 
     Raises:
-      UserError: there is no preset for it; those that there are, are listed.
+      UserError: there is no preset for it; the message lists the presets.
     """
     if hub_id not in PRESETS:
         raise UserError(f"no preset for {hub_id!r}; there are: {', '.join(PRESETS)}")

@@ -12,22 +12,22 @@ LARGEST = "largest_"
 
 
 class Objective(Protocol):
-    """A loss that is a weighted mean of parts: L = sum over parts p of weight_p * sum_p / count_p.
+    """A loss made of parts: L = sum over parts p of weight_p * sum_p / count_p.
 
-    Objectives are frozen dataclasses; equal ones share a compiled step. The counts are apart from
-    the loss because a step that is cut into micro-batches divides by the counts of the whole
-    batch: neither the number of micro-batches nor that of devices changes a gradient.
+    Objectives are frozen dataclasses; equal ones share a compiled step. The counts are computed
+    apart from the loss, because a step over micro-batches divides by the counts of the whole batch:
+    neither the number of micro-batches nor the number of devices changes a gradient.
     """
 
     @property
     def name(self) -> str:
-        """The objective's name, which is part of the key of a stage that trains with it."""
+        """Returns the objective's name, which is part of the key of a stage that trains with it."""
         ...
 
     def counts(self, batch: Any) -> Parts:
-        """Returns the divisor of each part's sum, such as the number of its tokens.
+        """Returns the divisor of each part's sum, such as its number of tokens.
 
-        What is only logged is divided too where it has a divisor here.
+        Logged values are divided too if they have a divisor here.
         """
         ...
 
@@ -38,10 +38,10 @@ class Objective(Protocol):
     def loss(
         self, model: DecoderConfig, params: Any, batch: Any, dropout: jax.Array | None = None
     ) -> tuple[Parts, Parts]:
-        """Returns the sums of the parts, and what is only logged, such as `tokens`.
+        """Returns the sums of the parts, and values that are only logged, such as `tokens`.
 
-        That is added over micro-batches too, unless its name begins with `LARGEST`: then it is
-        their maximum.
+        Logged values are summed over micro-batches too; those whose names begin with `LARGEST` take
+        the maximum instead.
 
         Args:
           model: the decoder's config.

@@ -1,16 +1,16 @@
 """Distillation: learning another model's distribution at each target.
 
-The other's K most probable tokens are stored for each target, as is usual for large vocabularies;
-the remaining probability is one more outcome, the rest. Both distributions sum to one, so their
-divergence is a proper one, and exact where K is the whole vocabulary:
-KL(p || q) = sum_k p_k log(p_k / q_k) + p_rest log(p_rest / q_rest), p that of the other.
+For each target, the K most probable tokens of the other model are stored, as is usual for large
+vocabularies; the remaining probability is one more outcome, the rest. Both distributions then sum
+to one, so their KL divergence is well defined, and exact if K is the whole vocabulary:
+KL(p || q) = sum_k p_k log(p_k / q_k) + p_rest log(p_rest / q_rest).
 
-- `SoftTargetSFT` (white-box distillation) learns the assistant's distribution on its texts,
-  together with the tokens themselves.
+- `SoftTargetSFT` (white-box distillation) learns the assistant's distribution on the assistant's
+  texts, together with the tokens themselves: p is the assistant, q the student.
 - `ReverseKL` (on-policy distillation) learns it on the learner's own texts: the mean over tokens of
-  KL(learner || other), the gradient taken through the distributions and not through the text (GKD,
-  2306.13649, with the reverse KL). That is the gradient of a whole distribution at each token, not
-  an estimate from the token that was drawn, so its variance is lower.
+  KL(learner || other), with the gradient taken through the distributions and not through the text
+  (GKD, 2306.13649, with the reverse KL). This is the gradient over a whole distribution at each
+  token, not an estimate from the sampled token, so its variance is lower.
 
 `predict` computes the other model's probabilities.
 """
@@ -37,7 +37,7 @@ from bridge_jax.training.batches import batches_in_order
 from bridge_jax.training.objectives import Parts
 from bridge_jax.training.objectives.sft import SFT, at_targets, part_sums
 
-FLOOR = 1e-6  # of the rest's probability, a difference of f32 numbers near one
+FLOOR = 1e-6  # Floor of the rest's probability in logs: it is a difference of f32 numbers near one.
 
 
 class SoftTargets(NamedTuple):
@@ -45,8 +45,8 @@ class SoftTargets(NamedTuple):
 
     Attributes:
       ids: int32[..., K].
-      logprobs: f32[..., K], in nats, of the whole vocabulary.
-      weight: f32[...], 1 where there are predictions.
+      logprobs: f32[..., K], in nats, normalised over the whole vocabulary.
+      weight: f32[...], 1 where there are predictions, else 0.
     """
 
     ids: Any
@@ -56,7 +56,7 @@ class SoftTargets(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SoftTargetSFT:
-    """(1 - w) * NLL + w * KL of each target that has soft targets, and the NLL of the others.
+    """(1 - w) * NLL + w * KL at targets with soft targets, and the NLL at the others.
 
     Attributes:
       weight: w.
@@ -72,7 +72,7 @@ class SoftTargetSFT:
         return self._sft.counts(batch)
 
     def weights(self, counts: Parts) -> Parts:
-        """Returns a and 1 - a, or 1 for the only part that is there."""
+        """Returns a and 1 - a, or 1 for the only part in the batch."""
         return self._sft.weights(counts)
 
     @property
@@ -93,8 +93,8 @@ def divergence(p_logprobs: jax.Array, q_logprobs: jax.Array) -> jax.Array:
     """Returns KL(p || q) in nats, f32[...], over K tokens and the rest.
 
     Args:
-      p_logprobs: f32[..., K], of the model that is learned from.
-      q_logprobs: f32[..., K], of the one that learns, at the same tokens.
+      p_logprobs: f32[..., K], log-probabilities of K tokens under p.
+      q_logprobs: f32[..., K], log-probabilities of the same tokens under q.
     """
     p = jnp.exp(p_logprobs)
     p_rest = jnp.maximum(1 - p.sum(-1), 0.0)
@@ -112,8 +112,8 @@ def token_losses(
       hidden: f[N, D], after the final norm.
       output: the student's head.
       targets: int32[N].
-      soft: of the assistant, flattened to N; a target without is learned by its NLL alone.
-      share: w where there are soft targets.
+      soft: predictions of the assistant, flattened to N; a target without them has its NLL alone.
+      share: w at targets with soft targets.
     """
     ids, assistant, has_soft = map(jnp.asarray, soft)
     student = logprobs_at(hidden, output, jnp.column_stack([targets, ids]))
@@ -123,7 +123,7 @@ def token_losses(
 
 @dataclasses.dataclass(frozen=True)
 class ReverseKL:
-    """The reverse KL of rows whose tokens have soft targets (`Rows.extra_targets`)."""
+    """The reverse KL at the tokens that have soft targets (`Rows.extra_targets`)."""
 
     name: str = "reverse_kl"
 
@@ -167,17 +167,17 @@ def predict(
     mesh: Mesh,
     advance: Callable[[int], None] = lambda n: None,
 ) -> SoftTargets:
-    """Returns a model's predictions at the targets of all sequences, one after the other.
+    """Returns a model's predictions at the targets of all sequences, concatenated in order.
 
     Args:
       config, params: the assistant.
       sequences: the student's targets, under the assistant's prompts.
       k: K.
-      among: tokens that both models have, the first ones.
-      batch_rows, row_tokens: of the packed rows.
-      pad_id: fills them.
-      mesh: the rows of a batch are split over it.
-      advance: is told how many rows were done.
+      among: number of token ids that both models share; predictions are among the ids below it.
+      batch_rows, row_tokens: size of a batch of packed rows.
+      pad_id: pads the rows.
+      mesh: the mesh that the rows of a batch are sharded over.
+      advance: called with the number of rows done.
     """
     rows, made = pack(sequences, row_tokens, pad_id), []
     for batch in batches_in_order(rows, batch_rows):
@@ -187,7 +187,7 @@ def predict(
         advance(batch_rows)
         preemption.stop_together()
     ids, logprobs = (np.concatenate(part) for part in zip(*made))
-    # A row holds the targets of its sequences one after the other.
+    # A row holds the targets of its sequences in order.
     slots: list[Any] = [None] * len(sequences)
     for row, members in enumerate(first_fit([s.length for s in sequences], row_tokens)):
         start = 0

@@ -1,13 +1,13 @@
-"""Policy optimisation on a model's own samples: GRPO (2402.03300) with the corrections since.
+"""Policy optimisation on a model's own samples: GRPO (2402.03300) with later corrections.
 
-With r = p(token) / p_old(token), p the softmax of the tempered logits that tokens are drawn from,
-the loss of a token is -min(r A, clip(r, 1 - low, 1 + high) A). It is averaged over all tokens of a
-batch (DAPO, 2503.14476): averaged over each text first, a long wrong text would cost less for each
-of its tokens. The clip is wider above, as there.
+Let r = p(token) / p_old(token), where p is the softmax of the tempered logits that tokens are drawn
+from. The loss of a token is -min(r A, clip(r, 1 - low, 1 + high) A). It is averaged over all tokens
+of a batch (DAPO, 2503.14476): with a mean per text first, each token of a long wrong text would
+cost less. As in DAPO, the clip range is wider above.
 
-The KL to a reference is estimated by r (log p - log p_ref), whose gradient is that of the reverse
-KL: without r the gradient of log p - log p_ref vanishes in expectation, and that of the estimator
-of Schulman ("k3") is of another divergence.
+The KL to a reference is estimated by r (log p - log p_ref), whose gradient is in expectation that
+of the reverse KL. Without r, the gradient of log p - log p_ref vanishes in expectation; the
+gradient of Schulman's estimator ("k3") belongs to another divergence.
 """
 
 import dataclasses
@@ -33,8 +33,8 @@ class PolicyTargets(NamedTuple):
     Attributes:
       advantage: A.
       logprob: log p_old, nats.
-      reference: log p_ref, nats; 0 where nothing is compared with a reference.
-      weight: 1 where the model has drawn the token, 0 where it was forced.
+      reference: log p_ref, nats; 0 without a reference.
+      weight: 1 if the model has drawn the token, 0 if it was forced.
     """
 
     advantage: Any
@@ -48,10 +48,10 @@ class Policy:
     """The clipped policy loss, and a KL to a reference.
 
     Attributes:
-      temperature: of the samples.
+      temperature: temperature of the samples.
       clip_low, clip_high: r is clipped to [1 - low, 1 + high].
       kl: the weight of the KL.
-      has_reference: whether there is a reference, so that the KL is known.
+      has_reference: whether there is a reference to compute the KL to.
     """
 
     temperature: float = 1.0
@@ -62,7 +62,7 @@ class Policy:
     name: str = "policy"
 
     def counts(self, batch: Rows) -> Parts:
-        """Returns the number of tokens that the model has drawn, for all that is averaged."""
+        """Returns the number of drawn tokens as the divisor of every value that is averaged."""
         count: jax.Array = batch.extra_targets.weight.sum()
         return dict.fromkeys((*self._parts, "drift", "clipped"), count)
 
@@ -78,15 +78,16 @@ class Policy:
     def loss(
         self, model: DecoderConfig, params: Any, batch: Rows, dropout: jax.Array | None = None
     ) -> tuple[Parts, Parts]:
-        """Returns the sums of the parts, in nats, and what is logged.
+        """Returns the sums of the parts, in nats, and the values that are logged.
 
-        Of the drawn tokens: `drift` and `largest_drift`, |log p - log p_old|, which is a rounding
-        error where the model is the one that drew them; `clipped`, the share whose gradient the
-        clip has cut off.
+        Over the drawn tokens these are the mean (`drift`) and maximum (`largest_drift`) of
+        |log p - log p_old|, which is a rounding error if the same parameters drew the tokens; and
+        `clipped`, the share whose gradient the clip sets to 0. `tokens` counts tokens without
+        padding.
         """
         logprob = sampled_logprobs(model, params, batch, self.temperature, dropout)
         old, weight = batch.extra_targets.logprob, batch.extra_targets.weight
-        # Of forced tokens the old log-probability may be -inf.
+        # The old log-probability of a forced token may be -inf.
         log_ratio = jnp.where(weight > 0, logprob - old, 0.0)
         ratio, gain = jnp.exp(log_ratio), batch.extra_targets.advantage
         clipped_ratio = jnp.clip(ratio, 1 - self.clip_low, 1 + self.clip_high)
@@ -121,5 +122,5 @@ def sampled_logprobs(
 def reference_logprobs(
     model: DecoderConfig, params: Any, rows: Rows, temperature: float
 ) -> jax.Array:
-    """Returns `sampled_logprobs` of a model that is not trained, as one program."""
+    """Returns `sampled_logprobs` of a model that is not trained, in one jitted program."""
     return sampled_logprobs(model, params, rows, temperature)

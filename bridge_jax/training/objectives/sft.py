@@ -34,7 +34,7 @@ class SFT:
         return {"rationale": batch.rationale_weight.sum(), "answer": batch.answer_weight.sum()}
 
     def weights(self, counts: Parts) -> Parts:
-        """Returns a and 1 - a, or 1 for the only part that is there."""
+        """Returns a and 1 - a, or 1 for the only part in the batch."""
         rationale, answer = counts["rationale"], counts["answer"]
         share = jnp.where(rationale == 0, 0.0, self.rationale_share)
         share = jnp.where(answer == 0, 1.0, share)
@@ -51,7 +51,7 @@ class SFT:
 def at_targets(
     model: DecoderConfig, params: Any, rows: Rows, dropout: jax.Array | None = None
 ) -> tuple[jax.Array, Head, jax.Array]:
-    """Returns the hidden states at the targets f[R T, D], the head, and the targets int32[R T]."""
+    """Returns hidden states at the targets f[R * T, D], the head, and targets int32[R * T]."""
     hidden = decoder.hidden_states(
         model, params, rows.tokens, rows.positions, rows.segments, dropout
     )
@@ -61,7 +61,7 @@ def at_targets(
 
 
 def part_sums(losses: jax.Array, rows: Rows) -> tuple[Parts, Parts]:
-    """Returns the result of `Objective.loss`, from the losses f32[R T] of all targets, in nats."""
+    """Returns the result of `Objective.loss` from the losses f32[R * T] of all targets, in nats."""
     losses = losses.reshape(rows.target.shape)
     sums = {
         "rationale": (losses * rows.rationale_weight).sum(),
