@@ -93,8 +93,8 @@ def write(
         atomic.replace(path_of(folder, name, "json"), json.dumps(entry, indent=2))
     except OSError as error:
         shown.complain(
-            f"{folder}: {error.strerror or error}; nothing can be kept there, so the next start "
-            "makes it again"
+            f"{folder}: {error.strerror or error}; nothing can be cached there, so the next "
+            "start recomputes it"
         )
 
 

@@ -144,12 +144,14 @@ def select(
     """
     settings = settings or SelectionConfig()
     if budget < 1:
-        raise UserError(f"budget={budget}: 1 or more examples")
+        raise UserError(f"budget={budget}: must be 1 example or more")
     check(settings)
     if settings.strategy == "badge":
-        raise UserError("strategy='badge': needs gradients, which only a run computes")
+        raise UserError("strategy='badge': requires gradients, which only a run computes")
     if len(scored.nll) != len(examples):
-        raise UserError(f"scores of {len(scored.nll)} examples do not belong to {len(examples)}")
+        raise UserError(
+            f"scores of {len(scored.nll)} examples do not match {len(examples)} examples"
+        )
     labels = [(example.answer or "") if example.kind == "label" else "" for example in examples]
     difficulty, embeddings = getattr(scored, settings.difficulty), scored.embeddings
     return strategies.select(difficulty, embeddings, budget, settings, seed, labels).chosen
@@ -233,8 +235,8 @@ def train(
         raise UserError(fault)
     if bool(settings.dev_every) != bool(dev):
         raise UserError(
-            f"dev_every={settings.dev_every}, and `dev` has {len(dev)} examples: pass examples and "
-            "set dev_every above 0, or neither"
+            f"dev_every={settings.dev_every}, but `dev` has {len(dev)} examples: pass examples and "
+            "set dev_every above 0, or do neither"
         )
     reading = _rendering(model)
     sequences = reading.sequences(

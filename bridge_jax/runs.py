@@ -277,28 +277,28 @@ class Run:
             yield (f"data.{name}={kept}: {kept:,} of {there:,} rows, a random sample; 0 takes all")
         if splits.divided:
             yield (
-                f"no row has a split: they were divided into {len(splits.pool):,} of the pool, "
-                f"{len(splits.dev):,} of dev and {len(splits.test):,} of the test; "
-                f"{splits.groups:,} groups of questions that nearly repeat each other stay together"
+                f"no row has a split, so the rows were divided: {len(splits.pool):,} in the pool, "
+                f"{len(splits.dev):,} in dev and {len(splits.test):,} in the test; "
+                f"{splits.groups:,} groups of near-duplicate questions stay together"
             )
         bare = sum(example.answer is None for example in splits.test)
         if bare > self.config.evaluation.teacher_test:
             asked = self.config.evaluation.teacher_test
             yield (
-                f"evaluation.teacher_test={asked}: of {bare:,} test questions without an answer "
-                f"{asked:,} are put to the teacher, and no model is tested on the others"
+                f"evaluation.teacher_test={asked}: of {bare:,} test questions without an "
+                f"answer, {asked:,} are sent to the teacher, and no model is tested on the others"
             )
         if splits.replaced:
             yield (
-                "rows with what is no character (half a surrogate pair, or NUL), now U+FFFD: "
+                "rows with invalid characters (lone surrogates or NUL), now replaced by U+FFFD: "
                 f"{splits.replaced:,}"
             )
         is_practice = self.config.data.source == "practice"
         if not is_practice and (count := sum(map(prompts.untold, splits.pool))):
             yield (
                 f"{count:,} of {len(splits.pool):,} questions of the pool do not name their "
-                "labels or options, and assistant and student are not told them: "
-                "data.instruction says what is asked, and with it the labels"
+                "labels or options, and assistant and student do not see them: set "
+                "data.instruction to the task, and the labels are shown too"
             )
         if not any(INSTRUCTIONS in stage.reads.values() for stage in self._plan):
             return

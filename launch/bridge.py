@@ -36,7 +36,7 @@ def main() -> None:
         print(version())
     else:
         shown.complain(
-            f"error: {name}: no command; did you mean bridge {nearest(name, COMMANDS)}? See "
+            f"error: unknown command {name}; did you mean bridge {nearest(name, COMMANDS)}? See "
             "bridge --help"
         )
         sys.exit(2)

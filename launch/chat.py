@@ -51,7 +51,7 @@ _HISTORY = flags.DEFINE_bool(
 _BUDGET = flags.DEFINE_integer(
     "budget",
     None,
-    "Think for at most so many tokens: the model is told, and its thinking cut off there.",
+    "Think for at most this many tokens; the prompt states it, and thinking is cut off there.",
     lower_bound=1,
 )
 _SEED = flags.DEFINE_integer("seed", 0, "For sampling.", lower_bound=0, upper_bound=2**31 - 1)
@@ -123,10 +123,10 @@ def describe(model: "ChatModel") -> str:
 
     from bridge_jax.models.decoder import count_parameters
 
-    turns = "/new starts over" if _HISTORY.value else "every line is a question of its own"
+    turns = "/new starts over" if _HISTORY.value else "every line is a separate question"
     return (
         f"{count_parameters(model.config) / 1e6:,.0f} million parameters on "
-        f"{jax.default_backend()}, context {model.config.max_positions:,}; {turns}, /quit leaves"
+        f"{jax.default_backend()}, context {model.config.max_positions:,}; {turns}, /quit exits"
     )
 
 
@@ -149,7 +149,7 @@ def talk(
             say(notes, "a new conversation")
             continue
         if re.fullmatch(r"/\w*", question):
-            say(notes, f"{question} is no command; there are /new and /quit")
+            say(notes, f"unknown command {question}; use /new or /quit")
             continue
         try:
             prompt, forgotten = conversation.prompt(question)

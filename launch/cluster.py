@@ -49,8 +49,8 @@ def join() -> None:
     def give_up() -> None:
         shown.complain(
             f"error: {who}the processes did not all join within --join_timeout={_JOIN.value} s; "
-            "see that each of them is started with the same --coordinator and --num_processes, and "
-            "reaches the coordinator's port"
+            "check that each of them is started with the same --coordinator and --num_processes, "
+            "and can reach the coordinator's port"
         )
         os._exit(2)  # JAX waits in native code and would print a stack trace.
 
@@ -88,7 +88,7 @@ def together(workdir: Path) -> Iterator[None]:
                 raise
             raise Lost(
                 f"another process of the run was lost: {str(error).splitlines()[0][:200]}. Run the "
-                "same command again on all hosts: it goes on from here"
+                "same command again on all hosts to resume"
             ) from error
 
 

@@ -50,15 +50,15 @@ read_flags() {
         printf -v "$key" %s "$key"
         ;;
       *)
-        [[ -z $verb ]] || usage_error "one of $1 and $verb"
+        [[ -z $verb ]] || usage_error "give one command, not both $verb and $1"
         verb=$1
         ;;
     esac
     shift
   done
   rest=("$@")
-  [[ -n $verb ]] || usage_error "say what to do: ${verbs# }"
-  [[ $verbs == *" $verb "* ]] || usage_error "unknown command $verb, it is one of: ${verbs# }"
+  [[ -n $verb ]] || usage_error "give a command: ${verbs# }"
+  [[ $verbs == *" $verb "* ]] || usage_error "unknown command $verb; use one of: ${verbs# }"
 }
 
 require_flags() {
@@ -71,7 +71,7 @@ require_flags() {
 # The name goes into names of machines, units and folders.
 require_name() {
   [[ $1 =~ ^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$ ]] ||
-    usage_error "--name=$1: 1 to 40 of a-z, 0-9 and -, the first one a letter"
+    usage_error "--name=$1: must be 1 to 40 of a-z, 0-9 and -, starting with a letter"
 }
 
 # The flags after -- for a shell.
@@ -102,13 +102,13 @@ require_files_of_run() {
     case $flag in
       --config=* | --overlay=* | --flagfile=*)
         [[ $value == configs/* && $value != *..* ]] ||
-          usage_error "$flag is not under configs/, and nothing else of yours goes with the code: put it there"
+          usage_error "$flag is not under configs/, and no other files of yours are sent with the code: put it there"
         [[ -e $root/$value ]] || usage_error "$flag: there is no $root/$value"
         [[ $flag != --config=* ]] || config=$value
         ;;
       --data.path=* | --data.test_path=* | --config.data.path=* | --config.data.test_path=*)
         [[ $value == /mnt/bridge/* || ! -e $value ]] ||
-          usage_error "$flag is on this machine alone: copy it to the share (docs/pods.md, part 5)," \
+          usage_error "$flag is only on this machine: copy it to the share (docs/pods.md, part 5)," \
             "and write ${flag%%=*}=/mnt/bridge/data/${value##*/}"
         ;;
     esac
@@ -121,7 +121,7 @@ refuse_control_characters() {
   local LC_ALL=C each
   for each in "$@"; do
     [[ ${each//[$'\n\t']/} != *[[:cntrl:]]* ]] ||
-      usage_error "$(printf %q "$each"): a control character, which a manifest cannot hold; leave it out"
+      usage_error "$(printf %q "$each"): has a control character, which a manifest cannot contain; remove it"
   done
 }
 
@@ -136,7 +136,7 @@ ask_about_money() {
     exit 2
   elif ((code)); then
     paid=unknown key_names='OPENAI_API_KEY GEMINI_API_KEY GOOGLE_API_KEY'
-    say "The config cannot be read on this machine: ${said##*$'\n'}. (pip install -e . would do.)"
+    say "The config cannot be read on this machine: ${said##*$'\n'}. (pip install -e . would fix this.)"
   else
     { read -r paid && read -r key_names && read -r said; } <<<"$said"
     say "$said"
@@ -144,8 +144,8 @@ ask_about_money() {
   [[ $paid == no || -n $yes || -n $dry_run ]] && return
   [[ $paid == unknown ]] && said='The caps of the config could not be shown.'
   [[ -t 0 ]] || usage_error "there is no terminal to ask on, so pass --yes to agree. $said"
-  read -r -p 'Go on? [y/N] ' said
-  [[ $said == [yY]* ]] || fail 'nothing was asked for'
+  read -r -p 'Continue? [y/N] ' said
+  [[ $said == [yY]* ]] || fail 'nothing was requested'
 }
 
 # Prints the teacher's key as NAME=VALUE, from the environment.
@@ -153,7 +153,7 @@ teacher_key() {
   local name
   for name in $key_names; do
     if [[ -n ${!name:-} ]]; then
-      [[ ${!name} != *[$' \t\n\r"\'\\']* ]] || fail "$name holds a blank, a quote or a backslash"
+      [[ ${!name} != *[$' \t\n\r"\'\\']* ]] || fail "$name contains a space, a quote or a backslash"
       echo "$name=${!name}"
       return
     fi
@@ -162,7 +162,7 @@ teacher_key() {
 
 require_teacher_key() {
   if [[ $paid == unknown && -z $(teacher_key) ]]; then
-    say "No key of a teacher is in the environment. If the config has a paid one, the run will end" \
+    say "No teacher key is in the environment. If the config has a paid teacher, the run will end" \
       "with code 2 on the machines: export ${key_names// / or } first."
   fi
   [[ $paid != yes || -n $dry_run || -n $(teacher_key) ]] ||

@@ -12,7 +12,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.ledger import consent
 from bridge_jax.ledger.consent import Quote
 
-_YES = flags.DEFINE_bool("yes", False, "Pay the teacher without a question, within the budget.")
+_YES = flags.DEFINE_bool("yes", False, "Pay the teacher, within the budget, without asking first.")
 
 Confirm = Callable[[Mapping[str, Quote]], None]
 
@@ -33,12 +33,13 @@ def asking(workdir: Path, console: Console) -> Confirm:
             shown.say(console, f"asking {what} (--yes)")
         elif not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise UserError(
-                f"this would ask {what}, and nobody is at a terminal to agree; pass --yes, or see "
-                "--dry_run"
+                f"this would ask {what}, but there is no terminal to confirm on; pass --yes, or "
+                "see --dry_run"
             )
         elif not _agrees(what):
             raise UserError(
-                "nothing was asked or paid; lower budget.queries or budget.usd to ask less"
+                "no request was sent and nothing was paid; lower budget.queries or budget.usd to "
+                "send fewer requests"
             )
         consent.record(workdir, quotes)
 

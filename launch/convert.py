@@ -28,16 +28,16 @@ FROM = flags.DEFINE_enum("from", None, SOURCES, "The dataset.", required=True)
 OUT = flags.DEFINE_string("out", None, "The JSON Lines file to write.", required=True)
 FILES = {
     "train": flags.DEFINE_list("train", [], "Files whose rows are for training."),
-    "dev": flags.DEFINE_list("dev", [], "Files whose rows are for choices (dev)."),
-    "test": flags.DEFINE_list("test", [], "Files whose rows are the test."),
-    "path": flags.DEFINE_list("path", [], "Files whose rows are cut into the splits."),
+    "dev": flags.DEFINE_list("dev", [], "Files whose rows are for tuning (dev)."),
+    "test": flags.DEFINE_list("test", [], "Files whose rows are for the test."),
+    "path": flags.DEFINE_list("path", [], "Files whose rows are divided into splits."),
 }
-TEST_IDS = flags.DEFINE_string("test_ids", "", "A JSON file of ids in --path that are the test.")
+TEST_IDS = flags.DEFINE_string("test_ids", "", "A JSON file of the ids in --path for the test.")
 TRAIN = flags.DEFINE_integer("train_count", 0, "Rows for training, at most; 0 is all.")
 DEV = flags.DEFINE_integer("dev_count", 250, "Rows drawn from --path, without --dev.")
 TEST = flags.DEFINE_integer("test_count", 500, "Rows drawn from --path, without --test.")
-SEED = flags.DEFINE_integer("cut_seed", 0, "Of the cut and of the order of rows for training.")
-ON_BAD_ROW = flags.DEFINE_enum("on_bad_row", "error", ("error", "skip"), "What bad rows are.")
+SEED = flags.DEFINE_integer("cut_seed", 0, "Seed of the cut and the order of training rows.")
+ON_BAD_ROW = flags.DEFINE_enum("on_bad_row", "error", ("error", "skip"), "How to treat bad rows.")
 
 
 def main(_: list[str]) -> None:

@@ -83,7 +83,7 @@ def _check_flags(assignments: list[str]) -> None:
     if not settings.is_given() and not any(a.startswith("data.path=") for a in assignments):
         raise UserError(
             "name a config with --config, or a file of your own with --data.path=FILE (.csv, "
-            ".jsonl, .parquet) or a dataset of the hub"
+            ".jsonl, .parquet) or a dataset on the hub"
         )
     if not _WRITE.value:
         return

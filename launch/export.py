@@ -99,9 +99,13 @@ def _check_adapter(model: "ModelConfig") -> None:
     if _DTYPE.value:
         raise UserError("--dtype: an adapter is always f32")
     if model.keep_layers:
-        raise UserError("--adapter: others have no base for it, layers were cut; export it whole")
+        raise UserError(
+            "--adapter: layers were removed, so no public base fits; export the full model"
+        )
     if model.checkpoint == "smollm2-135m" or model.checkpoint.endswith(".gguf"):
-        raise UserError(f"--adapter: PEFT cannot load its base {model.checkpoint}; export it whole")
+        raise UserError(
+            f"--adapter: PEFT cannot load its base {model.checkpoint}; export the full model"
+        )
 
 
 if __name__ == "__main__":

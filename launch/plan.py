@@ -27,7 +27,7 @@ _JSON = flags.DEFINE_bool("json", False, "Print JSON for programs.")
 _PROPOSE = flags.DEFINE_bool(
     "propose", False, "Find the largest batches that fit, and changes for what does not (slow)."
 )
-_PRICE = flags.DEFINE_float("usd_per_chip_hour", 0.0, "Price of a chip, for the plan's dollars.")
+_PRICE = flags.DEFINE_float("usd_per_chip_hour", 0.0, "Price of a chip, for the plan's cost.")
 _SHARDINGS = flags.DEFINE_bool("shardings", False, "Also print the placement of each parameter.")
 
 

@@ -36,7 +36,7 @@ _LEAST = flags.DEFINE_float(
 _BUDGET = flags.DEFINE_integer(
     "budget",
     None,
-    "Think for at most so many tokens: the model is told, and its thinking cut off there.",
+    "Think for at most this many tokens; the prompt states it, and thinking is cut off there.",
     lower_bound=1,
 )
 
@@ -66,7 +66,7 @@ def main(assignments: list[str]) -> int:
         shown.say(console, (note, "yellow"))
     shown.say(console, f"{out}: {counts.rows:,} rows")
     if counts.unparsed:
-        shown.say(console, f"{counts.unparsed:,} have no answer that can be read")
+        shown.say(console, f"{counts.unparsed:,} have no readable answer")
     if least:
         shown.say(
             console, f"{counts.trusted:,} are trusted, with a confidence of {least:g} or more"
@@ -86,4 +86,4 @@ def main(assignments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    run_main(main, on_interrupt="the same command continues from here", takes_config=False)
+    run_main(main, on_interrupt="run the same command again to resume", takes_config=False)

@@ -47,7 +47,9 @@ def main(assignments: list[str]) -> None:
     elif (workdir / RUNS_FILE).is_file() and not (LEDGER.value or CSV.value):
         _show_study(workdir, Console())
     elif asked:
-        raise UserError(f"--workdir={workdir}: no study; only one over budgets can answer that")
+        raise UserError(
+            f"--workdir={workdir}: not a study; only a study over budgets can answer that"
+        )
     elif LEDGER.value or CSV.value:
         _show_ledger(workdir, Console())
     else:
@@ -64,7 +66,7 @@ def _show_study(workdir: Path, console: Console) -> None:
     if ACCURACY.value is None and QUERIES.value is None:
         return
     if not result["advice"]:
-        raise UserError(f"--workdir={workdir}: its x is no budget, or one run is too few to ask it")
+        raise UserError(f"--workdir={workdir}: its x is not a budget, or it has too few runs")
     for sentence in study_page.answers(result, ACCURACY.value, QUERIES.value):
         shown.say(console, f"Advice   {sentence}")
 
@@ -75,8 +77,8 @@ def _write_off(workdir: Path, job_id: str) -> None:
         count = accounts.write_off(account, job_id)
     shown.say(
         Console(),
-        f"{job_id} is closed: {count:,} of its requests have no answer. They count as maybe "
-        "billed; the run asks them again where its caps have room.",
+        f"{job_id} is closed: {count:,} of its requests have no answer. They count as "
+        "possibly billed; the run asks them again if its caps have room.",
     )
 
 
@@ -104,7 +106,7 @@ def _budget(config: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{config}: damaged ({error}); the next run writes it again") from None
+        raise UserError(f"{config}: damaged ({error}); the next run rewrites it") from None
 
 
 def print_ledger(
@@ -123,7 +125,7 @@ def print_ledger(
         console.print(_bill(bill, run))
     else:
         name = "This study" if run is None else "This run"
-        shown.say(console, f"{name} has asked nothing yet.")
+        shown.say(console, f"{name} has sent no requests yet.")
     paid, rest = _by_payment(bill, run)
     queries, usd = _queries(len(paid)), f"${_usd(paid)}"
     if budget:
@@ -133,7 +135,7 @@ def print_ledger(
     if rest:
         shown.say(
             console,
-            f"Besides  {_queries(len(rest))} without an answer, up to ${_usd(rest)}; "
+            f"Also     {_queries(len(rest))} without an answer, up to ${_usd(rest)}; "
             "the caps count them",
         )
     _print_unknown([entry for entry in rest if entry.outcome == "unknown"], console)
@@ -169,8 +171,8 @@ def _print_unknown(unknown: Sequence[Entry], console: Console) -> None:
     if not unknown:
         return
     console.print(
-        "\nUnknown: cut off before the answer, maybe billed. The vendor's own list of\n"
-        "requests says whether; they were sent at these times.",
+        "\nUnknown: cut off before the answer, possibly billed. The vendor's own list of\n"
+        "requests shows whether; they were sent at these times.",
         highlight=False,
     )
     table = shown.table("Example", "Teacher", "Sent (UTC)", "US dollars", words=2)

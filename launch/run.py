@@ -65,4 +65,4 @@ def main(assignments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main, on_interrupt="the same command goes on from here")
+    run_main(main, on_interrupt="run the same command again to resume")

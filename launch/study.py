@@ -47,7 +47,9 @@ def main(assignments: list[str]) -> None:
         studies.check_tests(study)
     chosen = [run for run in study.runs if fnmatch.fnmatch(run.folder, _ONLY.value)]
     if not chosen:
-        raise UserError(f"--only={_ONLY.value}: no run matches, as {study.runs[0].folder} would")
+        raise UserError(
+            f"--only={_ONLY.value}: no run matches; a match would be {study.runs[0].folder}"
+        )
     with held(workdir / ".lock", wait=True) if hosts.is_first() else nullcontext():
         write_json(workdir / RUNS_FILE, study.to_json())
     with cluster.together(workdir):
@@ -57,7 +59,8 @@ def main(assignments: list[str]) -> None:
         if taken:
             shown.say(
                 console,
-                f"other processes are running {len(taken)} runs: the last one writes them too",
+                f"other processes are still running {len(taken)} runs; the last one to finish "
+                "writes the final result",
             )
         runs.write_result()
     if runs.failed:
@@ -66,4 +69,4 @@ def main(assignments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main, on_interrupt="the same command goes on from here")
+    run_main(main, on_interrupt="run the same command again to resume")

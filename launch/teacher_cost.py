@@ -36,7 +36,7 @@ def lines(path: str, assignments: list[str]) -> list[str]:
             "The teacher costs nothing: it is a program, or its answers are recorded.",
         ]
     if teacher.free:
-        return ["no", _KEYS[teacher.kind], f"The teacher {teacher.model} is said to be free."]
+        return ["no", _KEYS[teacher.kind], f"The teacher {teacher.model} is marked as free."]
     cap = f"{budget.queries:,} queries and ${budget.usd:,.2f} at most"
     cap = f"The teacher {teacher.model} is paid: {cap} (budget.queries, budget.usd)."
     return ["yes", _KEYS[teacher.kind], cap]

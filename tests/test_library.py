@@ -94,8 +94,8 @@ def taught():
     [
         (bj.TrainConfig(keep_best=True), False, "keep_best needs measurements on the dev split"),
         (bj.TrainConfig(accumulate=3), False, "accumulate=3 does not divide batch_rows=8"),
-        (bj.TrainConfig(dev_every=2), False, "dev_every=2, and `dev` has 0 examples"),
-        (bj.TrainConfig(), True, "dev_every=0, and `dev` has 8 examples"),
+        (bj.TrainConfig(dev_every=2), False, "dev_every=2, but `dev` has 0 examples"),
+        (bj.TrainConfig(), True, "dev_every=0, but `dev` has 8 examples"),
         (bj.TrainConfig(epochs=0), False, "epochs=0"),
     ],
 )
@@ -152,7 +152,7 @@ def test_selection_takes_the_pool_that_was_scored():
     scores = Scores(*np.arange(24, dtype=np.float32).reshape(3, 8), np.eye(8, dtype=np.float32))
     hardest = bj.SelectionConfig(strategy="difficulty", within_labels=False, noise_fraction=0)
     assert bj.select(scores, pool, 3, hardest) == [7, 6, 5]
-    with pytest.raises(bj.UserError, match="scores of 8 examples do not belong to 7"):
+    with pytest.raises(bj.UserError, match="scores of 8 examples do not match 7"):
         bj.select(scores, pool[1:], 3)
-    with pytest.raises(bj.UserError, match="needs gradients"):
+    with pytest.raises(bj.UserError, match="requires gradients"):
         bj.select(scores, pool, 3, bj.SelectionConfig(strategy="badge"))

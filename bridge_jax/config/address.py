@@ -22,18 +22,18 @@ def check(url: str, name: str = "teacher.base_url") -> None:
     # address nothing marks where it ends.
     if "@" in url:
         raise UserError(
-            f"{name} holds a user name or a password (what stands before its @), which would be "
-            "written to config.json; leave it out, and give the key in the environment"
+            f"{name} contains a user name or a password (the part before the @), which would be "
+            "written to config.json; remove it, and set the key in the environment"
         )
     secrets = [n for n, _ in _query(url) if any(part in n.lower() for part in _SECRET)]
     if secrets:
         raise UserError(
-            f"{name} holds a secret (its parameter {secrets[0]!r}), which would be written to "
-            "config.json; leave it out, and give the key in the environment"
+            f"{name} contains a secret (parameter {secrets[0]!r}), which would be written to "
+            "config.json; remove it, and set the key in the environment"
         )
     if not _host(url):
         raise UserError(
-            f"{name}={url}: no address of a server; give one such as http://localhost:8000/v1"
+            f"{name}={url}: not a server address; use one such as http://localhost:8000/v1"
         )
 
 

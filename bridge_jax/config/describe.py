@@ -90,7 +90,7 @@ def at(config: Any, key: str) -> Any:
         names = [field.name for field in dataclasses.fields(found)] if is_group else []
         if name not in names:
             near = passed + nearest(name, names) if names else passed[:-1]
-            raise UserError(f"the config has no {key!r}: did you mean {near!r}?")
+            raise UserError(f"unknown config key {key!r}; did you mean {near!r}?")
         found, passed = getattr(found, name), f"{passed}{name}."
     return found
 

@@ -53,7 +53,7 @@ class Range:
             if self.least > -math.inf:
                 said = f"{self.least:g} to {high}"
             elif self.above > -math.inf:
-                said = f"above {self.above:g}, {high} at most"
+                said = f"above {self.above:g}, at most {high}"
             else:
                 said = high if self.below < math.inf else f"{high} or less"
         else:
@@ -70,7 +70,7 @@ class OneOf:
 
     def refuses(self, value: str) -> str:
         """Returns the names if `value` is not among them, else ""."""
-        return "" if value in self.names else f"one of {', '.join(self.names)}"
+        return "" if value in self.names else f"choose one of {', '.join(self.names)}"
 
 
 class Unkeyed:
@@ -138,19 +138,21 @@ def check_value(kind: Any, value: Any, key: str) -> None:
         for rule in args[1:]:
             _require(not (right := rule.refuses(value)), key, value, right)
     elif origin is Literal:
-        _require(value in args, key, value, f"one of {', '.join(args)}")
+        _require(value in args, key, value, f"choose one of {', '.join(args)}")
     elif origin is tuple:
         _require_type(isinstance(value, tuple), key, value, "tuple")
         for part in value:
             check_value(args[0], part, key)
-            _require(part != "", key, ",".join(map(str, value)), "one of them is empty")
-            _require(value.count(part) == 1, key, ",".join(map(str, value)), f"{part} is in twice")
+            _require(part != "", key, ",".join(map(str, value)), "contains an empty item")
+            _require(
+                value.count(part) == 1, key, ",".join(map(str, value)), f"{part} is listed twice"
+            )
     elif origin is Mapping:
         _require_type(isinstance(value, Mapping), key, value, "dict")
         for left, right in value.items():
             check_value(args[0], left, key)
             check_value(args[1], right, f"{key}.{left}")
-            _require(bool(left and right), key, f"{left}:{right}", "one of the two is empty")
+            _require(bool(left and right), key, f"{left}:{right}", "the name or the value is empty")
     elif dataclasses.is_dataclass(kind):
         kind = typing.cast(type, kind)
         _require_type(isinstance(value, kind), key, value, kind.__name__)
@@ -174,7 +176,12 @@ def _check_plain(kind: Any, value: Any, key: str) -> None:
         _require(fits, key, value, "a finite number that fits in 32 bits")
     elif kind is str:
         _require_type(isinstance(value, str), key, value, "str")
-        _require(_is_text(value), key, value.encode(errors="replace"), "text in Unicode, no NUL")
+        _require(
+            _is_text(value),
+            key,
+            value.encode(errors="replace"),
+            "expected Unicode text without NUL",
+        )
     else:
         raise TypeError(f"{key}: no check for fields of type {kind}")
 
@@ -194,4 +201,4 @@ def _require(ok: bool, key: str, value: Any, right: str) -> None:
 def _require_type(ok: bool, key: str, value: Any, name: str) -> None:
     if not ok:
         found = type(value).__name__
-        raise UserError(f"{key}={brief(repr(value))}: expected {name}, this is {found}")
+        raise UserError(f"{key}={brief(repr(value))}: expected {name}, got {found}")

@@ -114,7 +114,7 @@ def read(kind: Any, path: Path) -> Any:
         found = from_json(kind, json.loads(path.read_text()))
         check(found)
     except (OSError, ValueError, AttributeError, TypeError, UserError) as error:
-        raise UserError(f"{path}: damaged ({error}); the next run writes it again") from error
+        raise UserError(f"{path}: damaged ({error}); the next run rewrites it") from error
     return found
 
 
@@ -130,11 +130,13 @@ def _set(node: Any, path: list[str], value: str | Change, full: str) -> Any:
     if name not in hints:
         prefix = full[: len(full) - len(".".join(path))]
         meant = prefix + ".".join([nearest(name, hints), *path[1:]])
-        raise UserError(f"unknown config key {full!r}: did you mean {meant!r}?")
+        raise UserError(f"unknown config key {full!r}; did you mean {meant!r}?")
     current = getattr(node, name)
     if len(path) > 1:
         if not dataclasses.is_dataclass(current):
-            raise UserError(f"config key {full!r}: {name!r} is a value, it has no {path[1]!r}")
+            raise UserError(
+                f"config key {full!r}: {name!r} is a value, not a group; it has no {path[1]!r}"
+            )
         return dataclasses.replace(node, **{name: _set(current, path[1:], value, full)})
     if dataclasses.is_dataclass(current):
         raise UserError(
@@ -158,7 +160,7 @@ def parse(text: str, kind: Any, key: str) -> Any:
     """
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
-        require(text in args, f"{key}={brief(text)}: one of {', '.join(args)}")
+        require(text in args, f"{key}={brief(text)}: choose one of {', '.join(args)}")
         return text
     if origin is tuple:
         parts = text.split(",") if text else ()
@@ -166,7 +168,7 @@ def parse(text: str, kind: Any, key: str) -> Any:
     if origin is not None and issubclass(origin, Mapping):
         return _parse_pairs(text, key)
     if kind is bool:
-        require(text.lower() in ("true", "false"), f"{key}={brief(text)}: true or false")
+        require(text.lower() in ("true", "false"), f"{key}={brief(text)}: expected true or false")
         return text.lower() == "true"
     if kind is str:
         return text
@@ -186,10 +188,10 @@ def _parse_pairs(text: str, key: str) -> dict[str, str]:
         left, right = left.strip(), right.strip()
         if not (left and right):
             raise UserError(
-                f"{key}={brief(part)}: expected NAME:VALUE,NAME:VALUE; a value that has a comma "
-                "goes into the Python config"
+                f"{key}={brief(part)}: expected NAME:VALUE,NAME:VALUE; set a value that contains a "
+                "comma in the Python config"
             )
-        require(left not in found, f"{key}={brief(part)}: {left} is in twice")
+        require(left not in found, f"{key}={brief(part)}: {left} is listed twice")
         found[left] = right
     return found
 
@@ -211,10 +213,10 @@ def read_overlay(path: str | Path) -> list[Change]:
     path = Path(path)
     readers = {".toml": _read_toml, ".yaml": _read_yaml, ".yml": _read_yaml}
     known = path.suffix in readers
-    require(known, f"--overlay={path}: give a file that ends in .toml, .yaml or .yml")
+    require(known, f"--overlay={path}: the file name must end in .toml, .yaml or .yml")
     try:
         values, line_of = readers[path.suffix](path.read_text(encoding="utf-8-sig"))
-        require(isinstance(values, dict), f"--overlay={path}: give fields and their values")
+        require(isinstance(values, dict), f"--overlay={path}: expected fields and their values")
         return list(_changes(RunConfig, values, [], path, line_of))
     except OSError as error:
         raise UserError(f"--overlay={path}: {error.strerror or error}") from None
@@ -224,7 +226,7 @@ def read_overlay(path: str | Path) -> list[Change]:
         mark = getattr(error, "problem_mark", None)
         why = getattr(error, "problem", None) or str(error)
         at = f" (line {mark.line + 1})" if mark else ""
-        raise UserError(f"--overlay={path}: no YAML: {why}{at}") from None
+        raise UserError(f"--overlay={path}: not valid YAML: {why}{at}") from None
     except RecursionError:
         raise UserError(f"--overlay={path}: nested too deeply") from None
 
@@ -240,10 +242,10 @@ def _changes(
         where = f"{path}, line {line}" if line else str(path)
         if name not in hints:
             meant = ".".join([*above, nearest(str(name), hints)])
-            raise UserError(f"{where}: unknown config key {brief(key)!r}: did you mean {meant!r}?")
+            raise UserError(f"{where}: unknown config key {brief(key)!r}; did you mean {meant!r}?")
         if dataclasses.is_dataclass(hints[name]):
             is_group = isinstance(value, Mapping)
-            require(is_group, f"{where}: config key {key!r} is a group: give it fields")
+            require(is_group, f"{where}: config key {key!r} is a group; set fields in it")
             yield from _changes(hints[name], value, names, path, line_of)
             continue
         try:

@@ -124,13 +124,13 @@ class RowReader:
         if "index" in first and "text" in first:
             return (
                 f"numbers in {column} are the texts of options in some rows ({first['text']}) and "
-                f"indices in others ({first['index']}): say which with data.answer_is=text, index "
-                "or number"
+                f"indices in others ({first['index']}): choose with data.answer_is=text, index or "
+                "number"
             )
         if "index" in first and "past" in first and not self._has_zero:
             return (
                 f"numbers in {column} seem to count the options from 1: none is 0, and some are "
-                f"the number of options ({first['past']}); say data.answer_is=number if so, or "
+                f"the number of options ({first['past']}); set data.answer_is=number if so, or "
                 "index if they count from 0"
             )
         return ""
@@ -196,10 +196,10 @@ class RowReader:
             value = str(value).lower()
             if value not in [text.lower() for text in found.texts]:
                 raise BadRowError(
-                    f"{column} is the truth value {value}, which is none of the choices "
+                    f"{column} is the boolean {value}, which is none of the choices "
                     f"{names(found.texts)}: name them true and false",
-                    f"{column} is a truth value, and the choices are others",
-                    "data.choices=true,false takes it",
+                    f"{column} is a boolean, which is none of the choices",
+                    "set data.choices=true,false",
                 )
         else:
             text = self.columns.text(row, "answer")
@@ -220,7 +220,7 @@ class RowReader:
         raise BadRowError(
             f"{column}={shown(value)} is none of the choices {names(found.texts)}{by}",
             f"{column} is none of the choices{by}",
-            "data.choices has to list all answers; data.answer_is says how they name an option: "
+            "data.choices must list all answers; data.answer_is says how they name an option: "
             "by text, letter, index (from 0) or number (from 1)",
         )
 
@@ -387,12 +387,12 @@ def _shown_in(question: str, options: Choices, kind: AnswerKind) -> str:
     if listed == own:
         return question
     if sorted(listed) == sorted(own):
-        raise BadRowError("lists its options in another order than its column of choices")
+        raise BadRowError("lists its options in a different order than its column of choices")
     if kind != "choice":
         return "\n".join([question, "One of:", *(f"- {text}" for text in options.texts)])
     if len(own) > len(_LETTERS):
         raise BadRowError(
-            f"has {len(own)} options; more than {len(_LETTERS)} have no letters: use "
+            f"has {len(own)} options, but there are only {len(_LETTERS)} letters: use "
             "data.kind=label"
         )
     lines = (f"{letter}) {text}" for letter, text in zip(_LETTERS, options.texts))

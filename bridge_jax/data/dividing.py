@@ -188,14 +188,14 @@ def _check_part(part: str, share: float, count: int, total: int, config: DataCon
     setting = f"data.{part}_share={share:g}"
     if part == "test" and not share:
         raise UserError(
-            f"{config.path}: no row has a split, and {setting} takes none for the test; raise it, "
-            "or name a file of test rows with data.test_path"
+            f"{config.path}: no row has a split, and {setting} selects none for the test; raise "
+            "it, or name a file of test rows with data.test_path"
         )
     if share and not count:
         way_out = ", or set it to 0" if part == "dev" else ", or name a file with data.test_path"
         raise UserError(
-            f"{config.path}: no row has a split, and {setting} of {total:,} rows that differ is "
-            f"none; add rows or raise it{way_out}"
+            f"{config.path}: no row has a split, and {setting} of {total:,} distinct rows "
+            f"selects none; add rows or raise it{way_out}"
         )
 
 

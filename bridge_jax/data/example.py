@@ -27,7 +27,7 @@ AnswerKind = Literal["choice", "label", "numeric", "math", "text"]
 OPEN: tuple[AnswerKind, ...] = ("numeric", "math", "text")  # Kinds without options.
 
 _TASK_KEYS = ("instruction", "labels")
-_TASK_FORM = 'it holds instruction = """...""" and a table [labels] with label = "description"'
+_TASK_FORM = 'expected instruction = """...""" and a table [labels] with label = "description"'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,14 +128,14 @@ def read_task(config: DataConfig) -> Task:
     """
     if config.instruction and not config.instruction.strip():
         raise UserError(
-            f"data.instruction={config.instruction!r} is blank; say what is asked, or leave it out"
+            f"data.instruction={config.instruction!r} is blank; describe the task, or leave it out"
         )
     if not config.task_file:
         return _task(config.instruction, config.label_descriptions, "data.", "label_descriptions")
     where = f"data.task_file={config.task_file}"
     for name in ("instruction", "label_descriptions"):
         if getattr(config, name):
-            raise UserError(f"data.{name} and {where} both say the task: keep one")
+            raise UserError(f"data.{name} and {where} both define the task: keep one")
     try:
         value = tomllib.loads(Path(config.task_file).read_bytes().decode("utf-8-sig"))
     except OSError as error:
@@ -147,14 +147,14 @@ def read_task(config: DataConfig) -> Task:
     for key in value:
         if key not in _TASK_KEYS:
             (near,) = difflib.get_close_matches(key, _TASK_KEYS, n=1, cutoff=0.0)
-            raise UserError(f"{where}: unknown key {key!r}, did you mean {near!r}? {_TASK_FORM}")
+            raise UserError(f"{where}: unknown key {key!r}; did you mean {near!r}? {_TASK_FORM}")
     labels = value.get("labels", {})
     if not isinstance(labels, dict):
         kind = type(labels).__name__
-        raise UserError(f"{where}: labels is of type {kind}, not a table; {_TASK_FORM}")
+        raise UserError(f"{where}: [labels] must be a table, got {kind}; {_TASK_FORM}")
     task = _task(value.get("instruction", ""), labels, f"{where}: ", "[labels]")
     if not task.is_said:
-        raise UserError(f"{where}: says nothing; {_TASK_FORM}")
+        raise UserError(f"{where}: is empty; {_TASK_FORM}")
     return task
 
 
@@ -182,8 +182,8 @@ def check_labels(task: Task, labels: Iterable[str]) -> None:
             continue
         if not known:
             raise UserError(
-                f"the description of label {label!r}: no question has labels, which are for "
-                "data.kind=label; say it in data.instruction"
+                f"the description of label {label!r}: no question has labels, which require "
+                "data.kind=label; describe it in data.instruction"
             )
         (near,) = difflib.get_close_matches(label, known, n=1, cutoff=0.0)
         shown = ", ".join([*known[:20], *(["..."] if len(known) > 20 else [])])

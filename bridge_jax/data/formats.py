@@ -30,10 +30,10 @@ _SEPARATORS = ",;\t|"
 
 _PARQUET = b"PAR1"
 _PACKED = {
-    b"\x1f\x8b": "is compressed by gzip: unpack it (gunzip)",
+    b"\x1f\x8b": "is compressed with gzip: unpack it (gunzip)",
     b"PK\x03\x04": "is a zip archive or a spreadsheet: unpack it, or export CSV from it",
     _PARQUET: "is Parquet: read it with {section}.source=parquet",
-    b"version https://git-lfs": "is a pointer of Git LFS, not the data: fetch it (git lfs pull)",
+    b"version https://git-lfs": "is a Git LFS pointer, not the data: fetch it (git lfs pull)",
 }
 _AS_UTF8 = "save the file as UTF-8, or convert it: iconv -f WINDOWS-1252 -t UTF-8"
 
@@ -107,7 +107,7 @@ def _jsonl(path: str, where: str) -> Iterator[Row]:
                 yield row
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{where}: begins as {encoding} and is not ({error.reason}); save it as UTF-8"
+            f"{where}: begins as {encoding} but is not valid ({error.reason}); save it as UTF-8"
         ) from None
 
 
@@ -122,7 +122,7 @@ def _object(line: str, is_utf8: bool) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         kind, column = "is not valid JSON", f"{error.msg} at column {error.pos + 1}"
         if error.pos >= len(text):
-            near = ", the end of the line: it was cut, or a brace is missing"
+            near = ", the end of the line: it was truncated, or a brace is missing"
         else:
             near = f", before {shown(text[error.pos : error.pos + 20])}"
         raise BadRowError(f"{kind}: {column}{near}", kind, _other_format(text)) from None
@@ -156,9 +156,9 @@ def _other_format(line: str) -> str:
     """Returns a guess at the file's format from a line, and how to convert it; or ""."""
     start = line.lstrip()[:200]
     if start.startswith("["):
-        what = "a JSON array; write one object a line: jq -c '.[]' FILE > FILE.jsonl"
+        what = "a JSON array; write one object per line: jq -c '.[]' FILE > FILE.jsonl"
     elif start == "{":
-        what = "objects over several lines; write one a line: jq -c . FILE > FILE.jsonl"
+        what = "objects over several lines; write one per line: jq -c . FILE > FILE.jsonl"
     elif start.startswith("{'"):
         what = "Python's own notation; write each row with json.dumps"
     elif not start.startswith("{") and re.search(r"[,;\t]", start):
@@ -232,11 +232,11 @@ def _header(cells: list[str], where: str) -> list[str]:
         elif _ESCAPED_BYTE.search(cell):
             fault = f"it is not UTF-8; {_AS_UTF8}"
         elif len(cell) > _MAX_NAME or "\n" in cell:
-            fault = f"{shown(cell)} is a text"
+            fault = f"{shown(cell)} is not a name"
         elif cells.count(cell) > 1:
-            fault = f"{shown(cell)} is in it twice"
+            fault = f"{shown(cell)} is listed twice"
         if fault:
-            raise UserError(f"{where}: the first row has to name the columns, and {fault}")
+            raise UserError(f"{where}: the first row must name the columns, but {fault}")
     return cells
 
 
@@ -246,9 +246,9 @@ def _cells_fault(cells: list[str], header: list[str]) -> BadRowError | None:
     if len(cells) == len(header):
         return None
     return BadRowError(
-        f"has {len(cells)} cells, and the header {len(header)} ({names(header)})",
+        f"has {len(cells)} cells, but the header has {len(header)} ({names(header)})",
         "has more cells than the header" if len(cells) > len(header) else "has too few cells",
-        "put texts that hold the separator between quotation marks",
+        "put texts that contain the separator in quotation marks",
     )
 
 
@@ -256,14 +256,14 @@ def _csv_fault(error: csv.Error, where: str, place: str, has_header: bool) -> Ba
     """Returns the fault of a row; raises a UserError for one that affects other rows too."""
     if "end of data" in str(error) or "field limit" in str(error):
         raise UserError(
-            f"{where}, {place}: a quotation mark is not closed; close it, or write it twice where "
-            "it belongs to the text"
+            f"{where}, {place}: a quotation mark is not closed; close it, or double it if it is "
+            "part of the text"
         ) from None
     if not has_header:
         raise UserError(f"{where}, {place}: is not valid CSV: {error}") from None
     kind = "is not valid CSV"
     return BadRowError(
-        f"{kind}: {error}", kind, "a quotation mark within a quoted text is written twice"
+        f"{kind}: {error}", kind, "a quotation mark within a quoted text must be doubled"
     )
 
 

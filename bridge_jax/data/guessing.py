@@ -51,13 +51,13 @@ def guess(config: DataConfig, given: Collection[str] = ()) -> Guess:
     said: list[str] = []
     if "source" not in given:
         config = dataclasses.replace(config, source=_source(config.path))
-        said.append(f"data.source={config.source}, by the name of the file")
+        said.append(f"data.source={config.source}, from the name of the file")
     rows = _drawn(row for row in sources.raw_rows(config, "data.path") if not row.problem)
     if not rows:
         return Guess(config, tuple(said))
     if found := _columns(rows, config.columns):
         pairs = ",".join(f"{ours}:{theirs}" for ours, theirs in found.items())
-        said.append(f"data.columns={pairs}, by their names and values")
+        said.append(f"data.columns={pairs}, from their names and values")
         config = dataclasses.replace(config, columns={**config.columns, **found})
     column = config.columns.get("answer", "answer")
     answers = [row.value[column] for row in rows if row.value.get(column) is not None]
@@ -69,13 +69,13 @@ def guess(config: DataConfig, given: Collection[str] = ()) -> Guess:
     if "kind" in given and "choices" in given:
         return Guess(config, tuple(said))
     if not answers and "choices" in given:
-        said.append("data.kind=label, as its choices are given")
+        said.append("data.kind=label, because choices are given")
         return Guess(dataclasses.replace(config, kind="label"), tuple(said))
     if not answers:
         raise UserError(
-            f"{config.path}: no column is clearly that of the answers; the columns are "
+            f"{config.path}: no column clearly holds the answers; the columns are "
             f"{names(rows[0].value)}: name it with --data.columns=question:COLUMN,answer:COLUMN, "
-            "or say what answers to expect: --data.kind=label --data.choices=ONE,OTHER"
+            "or specify the answers to expect: --data.kind=label --data.choices=ONE,OTHER"
         )
     has_choices = config.columns.get("choices", "choices") in rows[0].value
     kind, choices = _kind(answers, config, has_choices)
@@ -89,7 +89,7 @@ def guess(config: DataConfig, given: Collection[str] = ()) -> Guess:
         if rare := _rare(answers, choices):
             said.append(f"not taken for labels, since few rows have them: {rare}")
     if kind != "label" and "kind" not in given:
-        said.append(f"data.kind={kind}, by the values of {names([column])}")
+        said.append(f"data.kind={kind}, from the values of {names([column])}")
     return Guess(dataclasses.replace(config, kind=kind, choices=choices), tuple(said))
 
 
@@ -111,7 +111,7 @@ def _source(path: str) -> Any:
         return found
     if place.is_file():
         raise UserError(
-            f"data.path={path}: its name does not say what it is; name its format with "
+            f"data.path={path}: its name does not show its format; specify it with "
             "--data.source=csv, jsonl or parquet"
         )
     return "hf"

@@ -46,10 +46,10 @@ def read_dataset(config: DataConfig, setting: str) -> Iterator[Row]:
         reason = " ".join(" ".join(str(each) for each in told).split())[:500]
         several = ""
         if setting == "data.path":
-            several = "; data.config names one of several configs, data.revision a version"
+            several = "; data.config selects one of several configs, data.revision a version"
         raise UserError(
             f"{setting}={config.path}: datasets cannot load it ({type(error).__name__}: "
-            f"{reason}); give a dataset of the hub, or a local file or folder of parquet, JSON or "
+            f"{reason}); give a dataset on the hub, or a local file or folder of parquet, JSON or "
             f"CSV{several}"
         ) from error
     split_column = config.columns.get("split", "split")
@@ -88,7 +88,7 @@ def _dataset_row(
                 file,
                 place,
                 {},
-                BadRowError(f"{column}={index} is no class", f"{column} has no class"),
+                BadRowError(f"{column}={index} is not a class", f"{column} is not a class"),
             )
         # A class whose name is its own index stays a number, the index of an option.
         if known[index] != str(index):
@@ -100,10 +100,12 @@ def _load(datasets: Any, config: DataConfig) -> tuple[Any, bool]:
     """Returns a dict of splits, and whether they come from CSV or TSV files."""
     file, path = Path(config.path), config.path
     if file.exists() and config.revision:
-        raise ValueError(f"data.revision={config.revision} is of the hub, and this is on the disk")
+        raise ValueError(f"data.revision={config.revision} requires a hub dataset; this is local")
     if file.is_file():  # A single file is read by its type.
         if config.config:
-            raise ValueError(f"data.config={config.config} is of a dataset, and this is one file")
+            raise ValueError(
+                f"data.config={config.config} requires a dataset; this is a single file"
+            )
         suffix = file.suffix.lstrip(".")
         if suffix not in _KINDS:
             raise ValueError(f"unknown type .{suffix}")
@@ -139,6 +141,6 @@ def _header(datasets: Any, csv: Any) -> list[str]:
             elif set(found) != set(columns):
                 raise ValueError(
                     f"{file} has the columns {', '.join(found)}, and {first} has "
-                    f"{', '.join(columns)}; name them alike"
+                    f"{', '.join(columns)}; use the same names"
                 )
     return columns or []

@@ -118,7 +118,7 @@ def convert(
                         raise row.problem
                     record = SOURCES[source](row, columns)
                     if record is None:
-                        left_out["of another kind of answer"] += 1
+                        left_out["answer of another kind"] += 1
                         continue
                     if record.id in ids:
                         raise bad_value("id", record.id, f"was used before ({ids[record.id]})")
@@ -133,8 +133,8 @@ def convert(
     for part in ("train", "test"):
         if not any(row["split"] == part for row in every):
             raise UserError(
-                f"no rows for {part}: give files of it (--{part}), or files to cut (--path) with "
-                "more rows than --dev_count and --test_count ask for"
+                f"no rows for {part}: give files for it (--{part}), or files to split (--path) "
+                "with more rows than --dev_count and --test_count ask for"
             )
     train = [row for row in every if row["split"] == "train"]
     train.sort(key=lambda row: _draw(seed, row["id"]))
@@ -168,7 +168,7 @@ def _cut(
     if missing:
         raise UserError(
             f"--test_ids names {len(missing):,} ids that no row of --path has, such as "
-            f"{min(missing)}; give the file that they are of"
+            f"{min(missing)}; give the file that contains them"
         )
     wanted = {part: 0 if splits[part] else getattr(counts, part) for part in ("test", "dev")}
     for context in sorted(rest, key=lambda context: _draw(seed, context)):
@@ -189,9 +189,9 @@ def _without_leaks(
         for record in splits[part]:
             context, question = _normal(record.context), _normal(record.question)
             if known.setdefault(context, part) != part:
-                left_out[f"of {part} has a context of {known[context]}"] += 1
+                left_out[f"{part} row whose context is already in {known[context]}"] += 1
             elif question in asked:
-                left_out[f"of {part} repeats a question"] += 1
+                left_out[f"{part} row that repeats a question"] += 1
             else:
                 asked.add(question)
                 row = {
@@ -207,7 +207,7 @@ def _without_leaks(
 def _ids(path: str) -> frozenset[str]:
     ids = frozenset(map(str, _json_of(path, "--test_ids")))
     if not ids:
-        raise UserError(f"--test_ids={path}: holds no ids")
+        raise UserError(f"--test_ids={path}: contains no ids")
     return ids
 
 
@@ -252,7 +252,7 @@ def _legalbench(row: Row, columns: Columns) -> PublicQuestion:
     """Reads a row of a task: all columns but the index and the answer are the question."""
     names = [name for name in row.value if name and name not in ("index", "answer")]
     if not names:
-        raise BadRowError("has no column beside index and answer")
+        raise BadRowError("has no column besides index and answer")
     texts = {name: columns.text(row, name) for name in names}
     lines = (f"{name.replace('_', ' ').capitalize()}: {text}" for name, text in texts.items())
     text = "\n".join(lines) if len(texts) > 1 else texts[names[0]]

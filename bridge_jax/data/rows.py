@@ -98,7 +98,9 @@ class BadRows:
         if 2 * count <= self.total:
             return ""
         share = "all" if count == self.total else f"{count:,} of"
-        alike = f"{share} {self.total:,} rows fail alike" if count > 1 else "the only row fails"
+        alike = (
+            f"{share} {self.total:,} rows fail the same way" if count > 1 else "the only row fails"
+        )
         way_out = self.ways_out[kind]
         return f"{alike}: {kind}" + (f"; {way_out}" if way_out else "")
 
@@ -251,8 +253,8 @@ class Columns:
         if not absent or not self._seen:
             return ""
         return (
-            f"data.columns={','.join(absent)} names what no row has; the columns are "
-            f"{names(self._seen)}"
+            f"data.columns={','.join(absent)} maps columns that no row has; the columns "
+            f"are {names(self._seen)}"
         )
 
     def _has(self, column: str) -> bool:
@@ -276,7 +278,7 @@ class Columns:
         if not required and (value is None or is_nan):
             return ""
         if value is None:
-            raise BadRowError(f"{column} has no value; give a text or a number")
+            raise BadRowError(f"{column} has no value; expected a text or a number")
         if isinstance(value, bool) or not isinstance(value, str | int | float | decimal.Decimal):
             fault = f"is of type {type(value).__name__}, not a text or a number"
             raise bad_value(column, value, fault)

@@ -190,7 +190,7 @@ def read_instructions(config: InstructConfig, seed: int) -> Instructions:
     where = f"instruct.path={config.path}"
     if bad.rows and config.on_bad_row == "error":
         raise BadRowsError(
-            f"{where}: {bad.summary()}\nmend them, map their columns with instruct.columns, or "
+            f"{where}: {bad.summary()}\nfix them, map their columns with instruct.columns, or "
             "leave them out with instruct.on_bad_row=skip",
             bad,
         )
@@ -198,8 +198,8 @@ def read_instructions(config: InstructConfig, seed: int) -> Instructions:
         beside = f", {len(bad.rows):,} bad rows ({bad.counts()})" if bad.rows else ""
         beside += f", and rows of split {', '.join(sorted(others))}" if others else ""
         raise BadRowsError(
-            f"{where}: no instructions of split train{beside}; give some rows split=train, or none "
-            "a split",
+            f"{where}: no instructions of split train{beside}; give some rows split=train, or give "
+            "no row a split",
             bad,
         )
     order = np.random.default_rng(seed).permutation(len(found))
@@ -249,12 +249,10 @@ def _check(config: DataConfig) -> None:
     """Raises a UserError for settings that have no effect or cannot work together."""
     for theirs, ours in config.splits.items():
         if ours.lower() not in SPLITS:
-            raise UserError(
-                f"data.splits={theirs}:{ours}: name one of our splits, train, dev or test"
-            )
+            raise UserError(f"data.splits={theirs}:{ours}: map it to train, dev or test")
     if config.test_path and config.test_path == config.path:
         raise UserError(
-            f"data.test_path={config.test_path} is data.path too; name a file of other rows, or "
+            f"data.test_path={config.test_path} is also data.path; name a file of other rows, or "
             "give its rows a split"
         )
     if config.dev_share + config.test_share >= 1:
@@ -265,11 +263,11 @@ def _check(config: DataConfig) -> None:
     for name in ("config", "revision"):
         if getattr(config, name) and config.source != "hf":
             raise UserError(
-                f"data.{name}={getattr(config, name)} is of data.source=hf, not {config.source}"
+                f"data.{name}={getattr(config, name)} requires data.source=hf, not {config.source}"
             )
     if config.kind in OPEN and config.answer_is not in ("auto", "text"):
         raise UserError(
-            f"data.answer_is={config.answer_is} names an option, and data.kind={config.kind} has "
+            f"data.answer_is={config.answer_is} names an option, but data.kind={config.kind} has "
             "none: set data.kind=choice or label"
         )
 
@@ -327,7 +325,7 @@ def _collect(rows: Iterable[tuple[Row, bool]], config: DataConfig, seed: int | N
         raise BadRowsError("\n".join([f"{config.path}: {doubt}", *listed]), bad)
     if bad.rows and config.on_bad_row == "error":
         # If most rows fail alike, leaving them out would leave too little.
-        way_out = "" if bad.cause else "\nmend them, or leave them out with data.on_bad_row=skip"
+        way_out = "" if bad.cause else "\nfix them, or leave them out with data.on_bad_row=skip"
         raise BadRowsError(f"{config.path}: {bad.summary()}{way_out}", bad)
     groups = 0
     if seed is not None and found["pool"]:
@@ -350,7 +348,7 @@ def _ours(theirs: str, config: DataConfig, column: str) -> str:
         chosen = {name.lower(): ours for name, ours in config.splits.items()}
         return SPLITS[chosen[theirs.lower()].lower()] if theirs.lower() in chosen else ""
     if theirs.lower() not in SPLITS:
-        way_out = f"say what is what, as in data.splits={names([theirs])}:train"
+        way_out = f"map your splits, as in data.splits={names([theirs])}:train"
         way_out += "; others are left out"
         raise bad_value(column, theirs, "is not train, dev or test", way_out)
     return SPLITS[theirs.lower()]
@@ -366,8 +364,8 @@ def _why(name: str, bad: BadRows, called: Mapping[str, int], lost: set[str]) -> 
     splits = ", ".join(f"{names([split])} ({count:,})" for split, count in called.items())
     skipped = f" (bad rows were skipped: {bad.counts()})" if bad.rows else ""
     return (
-        f"; the splits are {splits}{skipped}: give some rows split={theirs}, or say which one is "
-        f"meant with data.splits=NAME:{theirs}"
+        f"; the splits are {splits}{skipped}: give some rows split={theirs}, or map one with "
+        f"data.splits=NAME:{theirs}"
     )
 
 

@@ -72,8 +72,8 @@ def paired_difference(
     if a.keys() != b.keys():
         odd = sorted(a.keys() ^ b.keys())
         raise UserError(
-            f"the predictions are not paired: {len(odd)} questions have only one of the two "
-            f"(first: {odd[0]!r}); evaluate both models on the same questions"
+            f"the predictions are not paired: {len(odd)} questions have a prediction of only one "
+            f"model (first: {odd[0]!r}); evaluate both models on the same questions"
         )
     if not a:
         raise UserError("no predictions to compare: the evaluation has no questions")

@@ -65,7 +65,7 @@ def summarise(rows: PredictionRows) -> dict[str, Any]:
       UserError: there are no rows.
     """
     if not rows:
-        raise UserError("no predictions to summarise: the evaluation has no questions")
+        raise UserError("no predictions to summarize: the evaluation has no questions")
     n = len(rows)
     result: dict[str, Any] = {"n": n, "mean_tokens": sum(row["tokens"] for row in rows) / n}
     counts = {

@@ -66,8 +66,8 @@ def capped(prompt: Sequence[int], cap: Cap) -> Request:
     forced = [*cap.closing, *end, *cap.thinking.answering]
     if len(forced) > FORCED or len(end) > UNLESS:
         raise UserError(
-            f"thinking.closing: {len(cap.closing)} tokens, {len(forced)} with those that end the "
-            f"thinking; at most {FORCED} in all, {UNLESS} of them the end: say it in fewer words"
+            f"thinking.closing: {len(cap.closing)} tokens, {len(forced)} including those that end "
+            f"the thinking; at most {FORCED} in total, {UNLESS} of them for the end: shorten it"
         )
     at = len(cap.thinking.opening) + max(0, cap.budget - len(cap.closing))
     limit = at + len(forced) + cap.answer_tokens

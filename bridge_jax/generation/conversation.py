@@ -63,7 +63,7 @@ class Conversation:
         empty = len(self._render(""))
         if empty > room:
             raise UserError(
-                f"an empty question already needs {empty} tokens, and the context leaves "
+                f"an empty question already needs {empty} tokens, but the context has room for "
                 f"{max(room, 0)}; shorten the system message or lower max_new_tokens"
             )
 
@@ -76,8 +76,8 @@ class Conversation:
         alone = len(self._render(question))
         if alone > self._room:
             raise UserError(
-                f"the question has {alone} tokens, and the context leaves {self._room}; shorten "
-                "it or lower max_new_tokens"
+                f"the question has {alone} tokens, but the context has room for {self._room}; "
+                "shorten it or lower max_new_tokens"
             )
         before = len(self.turns)
         while len(ids := self._render(question, self.turns)) > self._room:

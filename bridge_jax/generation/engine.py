@@ -86,8 +86,8 @@ def check_ids(prompt: Sequence[int], rows: int) -> None:
     """Raises a `UserError` if an id is beyond the embedding table: its embedding would be NaN."""
     if (largest := max(prompt, default=0)) >= rows:
         raise UserError(
-            f"a prompt has the token {largest}, and the model's embedding table has {rows:,} rows; "
-            "use the tokenizer that belongs to the checkpoint"
+            f"a prompt contains token id {largest}, but the model's embedding table has {rows:,} "
+            "rows; use the tokenizer that belongs to the checkpoint"
         )
 
 
@@ -348,7 +348,9 @@ class Engine:
 
     def _check_run(self, run: int) -> None:
         if run != self._run_number:
-            raise RuntimeError("the engine has begun to write something else since")
+            raise RuntimeError(
+                "this iterator is stale: the engine has started another request since"
+            )
 
     def _request(self, request: Sequence[int] | Request, index: int) -> Request:
         """Fills in the defaults of a request and checks it."""
@@ -365,9 +367,11 @@ class Engine:
         check_context(len(found.prompt), found.limit, self._config.max_positions)
         check_ids(found.prompt, self._config.vocab_size)
         if not found.prompt or found.limit < 1:
-            raise ValueError("a request has a prompt and a limit")
+            raise ValueError("a request needs a non-empty prompt and a limit of at least 1")
         if len(found.forced) > FORCED or len(found.unless) > UNLESS:
-            raise ValueError(f"a request forces {FORCED} tokens at most, unless {UNLESS} at most")
+            raise ValueError(
+                f"a request can have at most {FORCED} `forced` and {UNLESS} `unless` tokens"
+            )
         return found
 
     def _make_room(self, asked: Sequence[Request]) -> None:

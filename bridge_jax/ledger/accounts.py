@@ -61,9 +61,9 @@ def account_of(workdir: Path) -> Account:
         return Account(Path(ledger), run)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
-            f"{path}: damaged ({error}), and without it the caps of this run are not known; "
-            "put a copy in its place, or delete it if the workdir was not moved since the last "
-            "run: the ledger knows the account by the path"
+            f"{path}: damaged ({error}), and without it the caps of this run cannot be checked; "
+            "restore a copy, or delete it if the workdir has not moved since the last run: the "
+            "ledger then finds the account by the path"
         ) from None
 
 
@@ -86,7 +86,7 @@ def open_ledger(workdir: Path, budget: BudgetConfig, prices: Prices, local: bool
         return Ledger(paying.ledger, budget.queries, budget.usd, prices, local=local)
     if paying.run and not before.run:
         _log.warning(
-            "%s is not there, but %s knows the run in this workdir: it goes on with that account, "
+            "%s is missing, but %s knows the run in this workdir: continuing with that account, "
             "and what it has paid counts towards its caps",
             workdir / ACCOUNT,
             paying.ledger,
@@ -180,8 +180,9 @@ def _paying(workdir: Path, budget: BudgetConfig) -> Account:
 
 def _elsewhere(workdir: Path, given: str, before: Path) -> UserError:
     return UserError(
-        f"budget.ledger={given or '(empty)'}: the run in {workdir} has paid from {before} before, "
-        f"and the caps would not count that; pass --budget.ledger={before}, or use a new workdir"
+        f"budget.ledger={given or '(empty)'}: the run in {workdir} has already paid from {before}, "
+        f"and its caps would ignore those costs; pass --budget.ledger={before}, or use a new "
+        "workdir"
     )
 
 
@@ -207,7 +208,9 @@ def write_off(account: Account, job_id: str) -> int:
             if job_id in (job.id, job.name):
                 return ledger.close_job(job.name)
     known = ", ".join(job.id or job.name for job in jobs) or "none"
-    raise UserError(f"{account.ledger}: no batch job {job_id!r} is open; open are: {known}")
+    raise UserError(
+        f"{account.ledger}: no batch job {job_id!r} is open; the open jobs are: {known}"
+    )
 
 
 def answers(account: Account, keys: Iterable[str]) -> tuple[dict[str, Stored], dict[str, Any]]:
@@ -284,7 +287,7 @@ def read_bill(path: Path) -> LedgerBill:
       UserError: there is no ledger, or it cannot be read.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such ledger; nothing has been asked of a teacher here")
+        raise UserError(f"{path}: no such ledger; no teacher has been asked anything here")
     with reading(path) as connection:
         rows = connection.execute(
             "SELECT id, run, model, CASE WHEN state = 'settled' THEN finish"

@@ -42,7 +42,7 @@ LOG_COMMITS = 50  # Fewest commits between checkpoints: a reader may keep the lo
 MOUNTS = Path("/proc/self/mounts")
 
 _CHECKPOINT_SECONDS = 5.0  # How long a checkpoint waits for other processes.
-_NO_LOCKS = "this disk has no file locks; name a ledger on another with budget.ledger"
+_NO_LOCKS = "this disk does not support file locks; put the ledger on another with budget.ledger"
 _NETWORK_DISK = re.compile(
     "nfs4?|cifs|smb3|smbfs|9p|afs|ceph|lustre|gpfs|beegfs|glusterfs|orangefs|pvfs2|wekafs|ocfs2"
     "|gfs2|virtiofs|vboxsf|fuse[.](sshfs|gcsfuse|s3fs|glusterfs|juicefs|ceph)"
@@ -266,19 +266,22 @@ def _check(connection: sqlite3.Connection, path: Path, had_log: bool) -> None:
     """
     version = _pragma(connection, "user_version")
     if _pragma(connection, "application_id") != APPLICATION:
-        raise UserError(f"{path}: a SQLite file, but no ledger of this program; give another path")
+        raise UserError(
+            f"{path}: a SQLite file, but not a ledger of this program; give another path"
+        )
     if abs(version) != VERSION:
         raise UserError(
-            f"{path}: a ledger of version {abs(version)}, this program reads {VERSION}; use the "
-            "version of the program that wrote it, or give another path"
+            f"{path}: a ledger of version {abs(version)}, but this program reads {VERSION}; use "
+            "the version of the program that wrote it, or give another path"
         )
     log = log_of(path)
     # (A log that is not empty was written by a process that opened the ledger since.)
     if version < 0 and not had_log and not (log.exists() and log.stat().st_size):
         raise UserError(
-            f"{path}: copied without {log.name}, which has what was answered and paid last: copy "
-            f"that file too, from where the ledger was in use. If it is lost, run 'touch {log}' "
-            "and the same command again: what it had counts no more, and is asked and paid again"
+            f"{path}: copied without {log.name}, which holds the latest answers and payments: "
+            "copy that file too, from where the ledger was in use. If it is lost, run "
+            f"'touch {log}' and the same command again: its requests no longer count, and will be "
+            "asked and paid for again"
         )
 
 
@@ -313,11 +316,11 @@ def explained(path: Path) -> Iterator[None]:
     except (sqlite3.DatabaseError, OSError) as error:
         match _code_of(error):
             case sqlite3.SQLITE_NOTADB:
-                remedy = "it is no ledger; give another path"
+                remedy = "it is not a ledger; give another path"
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-                remedy = f"another process has held it for {BUSY_SECONDS:.0f} s; end that one"
+                remedy = f"another process has held it for {BUSY_SECONDS:.0f} s; end that process"
             case sqlite3.SQLITE_CORRUPT | 0 if type(error) is sqlite3.DatabaseError:
-                remedy = "it is damaged; put a copy in its place, or move it away and pay again"
+                remedy = "it is damaged; restore a copy, or move it away and pay again"
             case sqlite3.SQLITE_PROTOCOL:
                 remedy = _NO_LOCKS
             case 0 if getattr(error, "errno", 0) in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
@@ -325,7 +328,7 @@ def explained(path: Path) -> Iterator[None]:
             case _:
                 remedy = (
                     "free disk space or make the folder writable, then run the same command "
-                    "again: every answer settled before is kept"
+                    "again: all answers settled so far are kept"
                 )
         raise UserError(f"{path}: {error}: {remedy}") from error
 

@@ -263,7 +263,7 @@ class Ledger:
                 _log.warning(
                     "%s billed %.6f US dollars for a request that reserved %.6f (%d input and %d "
                     "output tokens, where %d and %d were expected at most): from now on %.2f times "
-                    "as much is reserved for each, and the run stops where a cap does not allow it",
+                    "as much is reserved for each, and the run stops when a cap does not allow it",
                     request.model,
                     in_usd(cost),
                     in_usd(most),
@@ -435,7 +435,7 @@ class Ledger:
         raise BudgetExceeded(
             f"{self.path}: {exceeded}: spent {settled.usd:.6f} US dollars on {settled.queries} "
             f"answers, reserved {reserved.usd:.6f} for {reserved.queries} requests{cut_off}; raise "
-            f"{name} to go on: what is answered is not paid twice"
+            f"{name} to continue: answered requests are not paid for twice"
             f"{overrun_in_words(model, permille)}"
         )
 
@@ -478,8 +478,8 @@ class Ledger:
             ).fetchone()
             whose = "this run" if run == self.run else f"the run in {name or run}"
             raise RequestInBatchJob(
-                f"{at_work} {vendor}'s batch job {job!r} of {whose}; start that run again, asking "
-                "that vendor: it collects the job"
+                f"{at_work} {vendor}'s batch job {job!r} of {whose}; start that run again with "
+                "that vendor to collect the job"
             )
         if owner == self._owner.token or is_alive(self.path, owner):
             raise RequestInFlight(f"{at_work} process {pid}; wait for it to end")

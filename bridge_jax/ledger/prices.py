@@ -111,5 +111,5 @@ def overrun_in_words(model: str, permille: int) -> str:
         return ""
     return (
         f"; {model} has billed up to {permille / ONE:,.2f} times what was reserved for a request, "
-        "so that much is reserved for each now"
+        "so that much is now reserved for each"
     )

@@ -135,7 +135,7 @@ class Tally:
         if isinstance(outcome, Failure):
             kind, reason = outcome.kind, outcome.reason
         elif outcome.finish != "stop":
-            kind, reason = "no_answer", f"a paid reply that is no answer ({outcome.finish})"
+            kind, reason = "no_answer", f"a paid reply without an answer ({outcome.finish})"
         else:
             self.counts["answered"] += copies
             return
@@ -160,7 +160,7 @@ class Tally:
             return ""
         _, *counts = [f"{n} {kind.replace('_', ' ')}" for kind, n in self.info().items()]
         key, times = self.reasons.most_common(1)[0]
-        return f"{', '.join(counts)}; the commonest reason ({times}x): {self.examples[key]}"
+        return f"{', '.join(counts)}; the most common reason ({times}x): {self.examples[key]}"
 
 
 def alike(reason: str) -> str:

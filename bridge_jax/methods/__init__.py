@@ -49,7 +49,7 @@ def named(name: str) -> Method:
       UserError: no method has this name.
     """
     if name not in METHODS:
-        raise UserError(f"method={name}: one of {', '.join(METHODS)}")
+        raise UserError(f"method={name} is unknown; choose one of {', '.join(METHODS)}")
     return METHODS[name]
 
 
@@ -69,8 +69,8 @@ def stages(config: RunConfig, until: str = "all", finished: Collection[str] = ()
     if until not in known:
         short = [name for name in known if "/" not in name]
         raise UserError(
-            f"--stop_after={until}: no part of this run; did you mean {nearest(until, known)}? "
-            f"One of {', '.join(short)}"
+            f"--stop_after={until}: not part of this run; did you mean {nearest(until, known)}? "
+            f"Choose one of {', '.join(short)}"
         )
     wanted = set(known[until])
     for stage in reversed(plan):

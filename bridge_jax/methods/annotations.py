@@ -153,9 +153,9 @@ def kept_annotations(
         reasons = collections.Counter(row["reason"] or "no answer" for row in written)
         listed = "; ".join(f"{count:,} x {reason}" for reason, count in reasons.most_common(3))
         raise UserError(
-            f"there is nothing to learn from the teacher: none of its {len(written):,} answers is "
-            f"kept ({listed}). They are in {annotated.path / _ROWS}; they stay paid, and a "
-            "looser teacher.keep_wrong or other settings of `teacher` may keep some"
+            f"there is nothing to learn from the teacher: none of its {len(written):,} answers was "
+            f"kept ({listed}). They are in {annotated.path / _ROWS}, and their cost is already "
+            "spent; relax teacher.keep_wrong or other settings of `teacher` to keep some"
         )
     return found
 
@@ -210,15 +210,15 @@ def repair(
             return False
         what = f"the rows of {_some(lost)}" if lost else _SPEND
         raise UserError(
-            f"{out}: {what} cannot be read, and {ledger.path} does not have them; put a copy of "
-            "the file or of the ledger in its place, or delete the folder to ask, and pay, again"
+            f"{out}: {what} cannot be read, and {ledger.path} does not have them; restore the "
+            "file or the ledger from a copy, or delete the folder to ask, and pay, again"
         )
     wrong = [e.id for e, row in zip(examples, found) if row != by_id.get(e.id)]
     if found != written or not is_readable:
         _log.warning(
-            "%s: %s; the file is written again from %s, and nobody is asked",
+            "%s: %s; the file is rewritten from %s, and the teacher is not asked again",
             out / _ROWS,
-            f"{len(wrong)} of {len(examples)} rows are not what the teacher replied "
+            f"{len(wrong)} of {len(examples)} rows do not match the teacher's replies "
             f"({_some(wrong)})"
             if wrong
             else "its lines are damaged",
@@ -226,11 +226,11 @@ def repair(
         )
         place.write_rows(_ROWS, (row for row in found if row is not None))
     if not has_bill:
-        _log.warning("%s: damaged; it is written again from %s", out / _SPEND, ledger.path)
+        _log.warning("%s: damaged; it is rewritten from %s", out / _SPEND, ledger.path)
         # The prices used to settle it are lost.
         place.write_record(_SPEND, (ledger.bill or {}) | {"prices": {}})
     if answered is None:
-        _log.warning("%s: damaged; it is written again from %s", out / _ANSWERED, ledger.path)
+        _log.warning("%s: damaged; it is rewritten from %s", out / _ANSWERED, ledger.path)
         place.write_record(_ANSWERED, {"keys": sorted(ledger.stored)})
     return True
 

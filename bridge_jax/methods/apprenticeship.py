@@ -133,18 +133,18 @@ def drawn(pool: Examples, fraction: float, domains: tuple[str, ...], seed: int) 
     order = [int(i) for i in np.random.default_rng(seed).permutation(len(pool))]
     order = [i for i in order if pool[i].answer is not None]
     if len(order) < count:
-        known = f"only {len(order):,}" if order else "no"
-        least = f"lower it to {len(order) / len(pool):.3g} at most, or " if order else ""
+        known = f"only {len(order):,}" if order else "none"
+        least = f"lower it to at most {len(order) / len(pool):.3g}, or " if order else ""
         raise UserError(
-            f"warmup.fraction={fraction} asks for {count:,} examples with an answer, and {known} "
-            f"example of the pool has one; {least}leave the warm-up out with warmup.fraction=0"
+            f"warmup.fraction={fraction} asks for {count:,} examples with an answer, but the pool "
+            f"has {known}; {least}skip the warm-up with warmup.fraction=0"
         )
     if domains:
         order = [i for i in order if pool[i].domain in domains]
     if len(order) < count:
         raise UserError(
-            f"warmup.domains={','.join(domains)}: {len(order)} examples of the pool, "
-            f"where warmup.fraction={fraction} asks for {count}; the pool has "
+            f"warmup.domains={','.join(domains)}: {len(order)} examples in the pool, "
+            f"but warmup.fraction={fraction} asks for {count}; the pool has the domains "
             f"{', '.join(sorted({example.domain or 'none' for example in pool}))}"
         )
     return order[:count]

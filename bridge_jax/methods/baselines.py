@@ -69,7 +69,7 @@ DIRECT_METHOD = Method(
         *evaluation.OF_STUDENT,
     ),
     direct_stages,
-    {"student": "after the teacher's answers alone"},
+    {"student": "trained on the teacher's answers alone"},
 )
 
 
@@ -99,14 +99,14 @@ def _check_self_training(config: RunConfig) -> None:
     """Raises a `UserError` if there is no warm-up, so that the assistant would learn nothing."""
     require(
         config.warmup.fraction > 0,
-        "warmup.fraction=0: method=self has no teacher, and the assistant writes what it learned "
-        "in its warm-up on labels; raise it, or use method=bridge",
+        "warmup.fraction=0: method=self has no teacher, so the assistant learns only in its "
+        "warm-up on labels; raise it, or use method=bridge",
     )
 
 
 SELF_TRAINING_METHOD = Method(
     "self",
-    "a self-training without a teacher",
+    "a self-training run without a teacher",
     (
         apprenticeship.WARMUP,
         *held_out.ALL,
@@ -245,16 +245,16 @@ def _check_labels(config: RunConfig) -> None:
     """Raises a `UserError` if the form is not `chain`, or the pool is unlabelled."""
     require(
         config.form == "chain",
-        f"form={config.form}: method=labels has no rationale; leave it at chain",
+        f"form={config.form}: method=labels has no rationale; set it to chain",
     )
     require(config.data.labelled, "data.labelled=false: method=labels trains on gold answers")
 
 
 LABELS_METHOD = Method(
     "labels",
-    "a fine-tuning on labels",
+    "a fine-tuning run on labels",
     (*held_out.ALL, tutoring.INSTRUCT, tutoring.STUDENT, *evaluation.OF_STUDENT),
     labels_stages,
-    {"student": "after the gold answers of the pool"},
+    {"student": "trained on the gold answers of the pool"},
     _check_labels,
 )

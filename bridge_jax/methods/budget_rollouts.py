@@ -193,9 +193,9 @@ class Rollouts:
         sequences = [sequence for group in kept for sequence in self._sequences(group)]
         if not kept:
             _log.warning(
-                "step %d: the replies to each of %d questions have one reward, so nothing is "
-                "learned; the task may be too hard or too easy, or thinking.answer_tokens=%d too "
-                "few for an answer",
+                "step %d: for each of %d questions all replies got the same reward, so this step "
+                "learns nothing; the task may be too hard or too easy, or "
+                "thinking.answer_tokens=%d too few for an answer",
                 self._step,
                 len(asked),
                 self._params.answer_tokens,

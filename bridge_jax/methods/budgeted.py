@@ -95,9 +95,9 @@ def teach(
     kept = [row for row in chains.rows(CHAINS) if row["kept"]]
     if not kept:
         raise UserError(
-            f"{chains.path / CHAINS}: no reasoning is kept at any budget; its reasons are in the "
-            "file: thinking.levels nearer to the lengths of the reasoning, or other limits "
-            "(thinking.least, thinking.most), may keep some"
+            f"{chains.path / CHAINS}: no reasoning was kept at any budget, for the reasons in "
+            "the file; move thinking.levels closer to the lengths of the reasoning, or relax the "
+            "limits (thinking.least, thinking.most), to keep some"
         )
     items = [
         (pool.by_id[row["id"]], row["budget"], row["rationale"], row["answer"]) for row in kept
@@ -202,14 +202,14 @@ def check(config: RunConfig, inputs: Inputs) -> None:
     share = smallest // how.samples if "sampled" in how.controls else smallest
     require(
         len(closing) < share,
-        f"thinking.closing has {len(closing)} tokens, and the smallest budget {share}; say it "
-        "in fewer words, or leave it out",
+        f"thinking.closing has {len(closing)} tokens, and the smallest budget is {share}; "
+        "shorten it or leave it empty",
     )
     leading = len(reading.tokenizer.encode(how.leading)) if "triggered" in how.controls else 0
     require(
         leading + len(closing) < smallest,
         f"thinking.leading and thinking.closing have {leading + len(closing)} tokens, and the "
-        f"smallest budget {smallest}; say them in fewer words",
+        f"smallest budget is {smallest}; shorten them",
     )
     cut = budgets.capped([0], Cap(largest, form, how.answer_tokens, closing))
     longest = 0
@@ -229,10 +229,10 @@ def check(config: RunConfig, inputs: Inputs) -> None:
 def _check(config: RunConfig) -> None:
     """Raises a `UserError` for settings that cannot work, before training or paying."""
     how, teacher = config.thinking, config.teacher
-    require(bool(how.levels), "thinking.levels is empty: name a budget, in tokens")
+    require(bool(how.levels), "thinking.levels is empty: list at least one budget, in tokens")
     require(
         list(how.levels) == sorted(how.levels),
-        f"thinking.levels={','.join(map(str, how.levels))}: name them from small to large",
+        f"thinking.levels={','.join(map(str, how.levels))}: list them from small to large",
     )
     require(
         how.least < how.most,
@@ -240,26 +240,27 @@ def _check(config: RunConfig) -> None:
     )
     require(
         config.form == "chain",
-        f"form={config.form}: method={config.method} needs rationale and answer in one; use chain",
+        f"form={config.form}: method={config.method} requires rationale and answer in one reply; "
+        "use chain",
     )
     for control, name in (("forced", "waiting"), ("triggered", "leading")):
         require(
             control not in how.controls or bool(getattr(how, name).strip()),
-            f"thinking.{name} is empty, and thinking.controls={control} needs words",
+            f"thinking.{name} is empty, but thinking.controls={control} requires it",
         )
     require(
         bool(how.controls),
-        f"thinking.controls is empty: name some of {', '.join(CONTROLS)}",
+        f"thinking.controls is empty: choose one or more of {', '.join(CONTROLS)}",
     )
     require(
         how.repeats == 1 or config.generation.temperature > 0,
-        f"thinking.repeats={how.repeats} with generation.temperature=0 says the same each time; "
-        "raise the temperature",
+        f"thinking.repeats={how.repeats}: with generation.temperature=0 every repeat would be "
+        "identical; raise the temperature",
     )
     require(
         "sampled" not in how.controls or how.levels[0] >= how.samples,
-        f"thinking.samples={how.samples}: the smallest budget, {how.levels[0]} tokens, leaves none "
-        "for each",
+        f"thinking.samples={how.samples}: the smallest budget, {how.levels[0]} tokens, is less "
+        "than one token for each; lower it",
     )
     if how.after in BEFORE:
         BEFORE[how.after].check(config)
@@ -270,11 +271,12 @@ def _check(config: RunConfig) -> None:
         needed <= how.train.row_tokens,
         f"thinking.train.row_tokens={how.train.row_tokens} is too short for a prompt of "
         f"max_prompt_tokens={config.max_prompt_tokens}, the shortest reasoning at the largest "
-        f"budget and its answer, {needed:,} tokens; raise it",
+        f"budget and its answer, {needed:,} tokens in all; raise it",
     )
     require(
         shortening.limits(how.levels[0], how.least, how.most)[1] >= 1,
-        f"thinking.most={how.most} leaves nothing of the smallest budget, {how.levels[0]} tokens",
+        f"thinking.most={how.most} allows no reasoning at the smallest budget, {how.levels[0]} "
+        "tokens",
     )
     require(
         how.after != "self" or how.shortened_by == "assistant",
@@ -286,13 +288,14 @@ def _check(config: RunConfig) -> None:
         or teacher.kind not in API_TEACHERS
         or teacher.temperature != 0,
         f"thinking.tries={how.tries} with teacher.temperature=0 pays for the same text again; "
-        "raise it, or set tries to 1",
+        "raise the temperature, or set thinking.tries=1",
     )
     if how.shortened_by == "teacher":
         require(
             config.selection.size > 0,
             "selection.size=0 spends all of budget.queries on long reasoning, and leaves nothing "
-            "for shortening it; name how many questions to ask, or thinking.shortened_by=assistant",
+            "for shortening it; set how many questions to ask, or use "
+            "thinking.shortened_by=assistant",
         )
         _check_queries(config, config.data.pool)
 
@@ -308,9 +311,9 @@ def _check_queries(config: RunConfig, pool: int) -> None:
     also = f", {held_out:,} of test and dev (evaluation)" if held_out else ""
     require(
         needed <= config.budget.queries,
-        f"budget.queries={config.budget.queries} does not pay for {asked:,} questions{also} and "
-        f"for shortening up to {texts:,} texts to {len(how.levels)} budgets, {needed:,} in all; "
-        "raise it, or use thinking.shortened_by=assistant",
+        f"budget.queries={config.budget.queries} does not cover {asked:,} questions{also} and "
+        f"shortening up to {texts:,} texts to {len(how.levels)} budgets, {needed:,} requests in "
+        "all; raise it, or use thinking.shortened_by=assistant",
     )
 
 

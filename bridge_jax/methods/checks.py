@@ -57,7 +57,7 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
     """
     require(
         isinstance(config, RunConfig),
-        f"the config is a {type(config).__name__}, not a RunConfig; get_config() has to return one",
+        f"the config is a {type(config).__name__}, not a RunConfig; get_config() must return one",
     )
     fields.check(config)
     for fault in _faults_of_sources(config, has_data):
@@ -87,7 +87,10 @@ def _faults_of_sources(config: RunConfig, has_data: bool) -> Iterator[str]:
     if instruct.source == "generated":
         for name in ("path", "columns"):
             if value := getattr(instruct, name):
-                yield f"instruct.{name}={value}: {source} reads no file; set it to that of the file"
+                yield (
+                    f"instruct.{name}={value}: {source} reads no file; set instruct.source to the "
+                    "kind of the file"
+                )
     elif not instruct.path:
         yield f"instruct.path is empty, but {source} reads from it"
     elif instruct.source != "hf" and not Path(instruct.path).is_file():
@@ -119,8 +122,8 @@ def _faults_of_teacher(config: RunConfig, stages: Sequence[Stage]) -> Iterator[s
     parts = config.selection.parts
     if asking(stages) and parts > 1 and selected < parts * LEAST_PART:
         yield (
-            f"selection.parts={parts}: {selected} examples are selected, and a part has "
-            f"{LEAST_PART} at least, from which an assistant is trained; lower it"
+            f"selection.parts={parts}: {selected} examples are selected, but each part requires "
+            f"at least {LEAST_PART} to train an assistant on; lower it"
         )
     held_out_too = held_out_count(config)
     if selected * teacher.samples + held_out_too > budget.queries:
@@ -128,9 +131,9 @@ def _faults_of_teacher(config: RunConfig, stages: Sequence[Stage]) -> Iterator[s
         also = f" and {held_out_too} of test and dev ({settings})" if held_out_too else ""
         less = f"selection.size, {settings}" if held_out_too else "selection.size"
         yield (
-            f"budget.queries={budget.queries} does not pay for {selected} examples at "
+            f"budget.queries={budget.queries} does not cover {selected} examples at "
             f"teacher.samples={teacher.samples} requests each{also}; lower {less} or "
-            "teacher.samples, or raise it"
+            "teacher.samples, or raise budget.queries"
         )
     if teacher.batch and not is_api:
         yield f"teacher.batch: teacher.kind={teacher.kind} has no batch mode"
@@ -142,12 +145,13 @@ def _faults_of_teacher(config: RunConfig, stages: Sequence[Stage]) -> Iterator[s
     if not is_api and several:
         yield (
             f"teacher.samples={teacher.samples}, teacher.retries={teacher.retries}: "
-            f"teacher.kind={teacher.kind} always says the same"
+            f"teacher.kind={teacher.kind} always returns the same reply; use teacher.samples=1 and "
+            "teacher.retries=0"
         )
     if is_api and teacher.model in ("", "oracle"):
-        yield f"teacher.model={teacher.model}: give the vendor's name of the model"
+        yield f"teacher.model={teacher.model}: set it to the vendor's name for the model"
     if is_api and several and teacher.temperature == 0:
-        yield "teacher.temperature=0 says the same in every sample and retry; raise it"
+        yield "teacher.temperature=0 gives the same reply in every sample and retry; raise it"
 
 
 def _faults_of_prices(teacher: TeacherConfig) -> Iterator[str]:
@@ -166,8 +170,8 @@ def _faults_of_prices(teacher: TeacherConfig) -> Iterator[str]:
         yield f"teacher.free=true, but {values}; set the prices to 0, or free=false"
     elif wrong:
         yield (
-            f"{values}: nothing would count towards budget.usd; write the vendor's price, or, for "
-            "a server of your own that bills nobody, teacher.free=true and prices of 0"
+            f"{values}: nothing would count towards budget.usd; set the vendor's prices, or, for "
+            "your own server that charges nothing, teacher.free=true and prices of 0"
         )
 
 
@@ -191,14 +195,14 @@ def _faults_of_models(config: RunConfig, stages: Sequence[Stage]) -> Iterator[st
     weight = config.logits.weight
     if weight and RATIONALES.name not in {stage.name for stage in stages}:
         yield (
-            f"logits.weight={weight}: method={config.method} has no assistant that writes; set it "
-            "to 0"
+            f"logits.weight={weight}: method={config.method} has no assistant that writes "
+            "rationales; set it to 0"
         )
     mesh = config.mesh
     if (mesh.data, mesh.fsdp, mesh.tensor).count(-1) > 1:
         yield (
-            f"mesh.data={mesh.data}, mesh.fsdp={mesh.fsdp}, mesh.tensor={mesh.tensor}: -1 for one "
-            "of them at most"
+            f"mesh.data={mesh.data}, mesh.fsdp={mesh.fsdp}, mesh.tensor={mesh.tensor}: at most "
+            "one of them may be -1"
         )
     for role in ROLES:
         lora: LoraConfig = getattr(config, role).lora
@@ -207,8 +211,8 @@ def _faults_of_models(config: RunConfig, stages: Sequence[Stage]) -> Iterator[st
                 yield f"{role}.lora.targets={pattern}: matches none of {', '.join(PROJECTIONS)}"
         if lora.base and not lora.rank:
             yield (
-                f"{role}.lora.base={lora.base}: a base that is trained cannot be of integers; set "
-                f"{role}.lora.rank"
+                f"{role}.lora.base={lora.base}: an integer base cannot be trained; set "
+                f"{role}.lora.rank to train an adapter"
             )
         if not lora.targets:
             yield f"{role}.lora.targets is empty: name a projection"
@@ -220,36 +224,39 @@ def _faults_of_models(config: RunConfig, stages: Sequence[Stage]) -> Iterator[st
         if train.dev_every and "dev" not in stage.reads:
             yield (
                 f"{setting}.dev_every={train.dev_every}: the dev split does not measure what this "
-                "training is for; leave it at 0"
+                "training optimizes; set it to 0"
             )
 
 
 def _faults_of_rationales(config: RunConfig, stages: Sequence[Stage]) -> Iterator[str]:
     how = config.rationales
     if how.filter == "consistency" and how.samples < 2:
-        yield f"rationales.samples={how.samples}: 2 or more"
+        yield f"rationales.samples={how.samples}: rationales.filter=consistency requires 2 or more"
     if how.filter == "consistency" and how.temperature <= 0:
-        yield f"rationales.temperature={how.temperature}: above 0, or all samples are the same"
+        yield (
+            f"rationales.temperature={how.temperature}: must be above 0, or all samples are the "
+            "same"
+        )
     if how.retries and how.retry_temperature <= 0:
         yield (
-            f"rationales.retry_temperature={how.retry_temperature}: above 0, or all retries are "
-            "the same"
+            f"rationales.retry_temperature={how.retry_temperature}: must be above 0, or all "
+            "retries are the same"
         )
     if how.corruption and (how.retries or how.rounds):
         name = "retries" if how.retries else "rounds"
         yield (
-            f"rationales.corruption={how.corruption}: {name} would change what the corrupted "
-            f"rationales do; set rationales.{name}=0"
+            f"rationales.corruption={how.corruption}: {name} would change the effect of the "
+            f"corrupted rationales; set rationales.{name}=0"
         )
     if how.least_right and how.filter != "confidence":
         yield (
-            f"rationales.least_right={how.least_right} chooses a threshold of confidence, and "
-            f"rationales.filter={how.filter}; set it to 0, or rationales.filter=confidence"
+            f"rationales.least_right={how.least_right} chooses a confidence threshold, but "
+            f"rationales.filter={how.filter}; set it to 0, or set rationales.filter=confidence"
         )
     if how.least_right and THRESHOLD.name not in {stage.name for stage in stages}:
         yield (
             f"rationales.least_right={how.least_right}: method={config.method} has no assistant "
-            "that writes; set it to 0"
+            "that writes rationales; set it to 0"
         )
     if how.least_right and how.rounds:
         yield (
@@ -264,7 +271,7 @@ def _faults_of_rationales(config: RunConfig, stages: Sequence[Stage]) -> Iterato
     if config.evaluation.teacher_dev and not how.least_right:
         yield (
             f"evaluation.teacher_dev={config.evaluation.teacher_dev}: only rationales.least_right "
-            "reads bought answers of the dev split; set one of them"
+            "uses answers bought for the dev split; set it, or set evaluation.teacher_dev=0"
         )
     after = config.thinking.after if states_budgets(config.method) else config.method
     if how.rounds and after != "bridge":
@@ -302,7 +309,7 @@ def _faults_of_unlabelled(config: RunConfig, stages: Sequence[Stage]) -> Iterato
         yield "rationales.filter=gold needs labels; use none, confidence or consistency"
     if how.corruption and how.corruption_kind == "wrong_answer":
         yield (
-            "rationales.corruption_kind=wrong_answer has to know the right one; use wrong_reasoning"
+            "rationales.corruption_kind=wrong_answer requires the right answer; use wrong_reasoning"
         )
     if not asking(stages):
         return
@@ -314,7 +321,7 @@ def _faults_of_unlabelled(config: RunConfig, stages: Sequence[Stage]) -> Iterato
     if config.teacher.show_gold:
         yield "teacher.show_gold shows them to the teacher; use teacher.show_gold=false"
     if config.selection.difficulty == "nll" and config.selection.strategy != "random":
-        yield "selection.difficulty=nll is of the gold answer; use entropy"
+        yield "selection.difficulty=nll requires gold answers; use entropy"
 
 
 def roles(stages: Sequence[Stage]) -> list[Role]:

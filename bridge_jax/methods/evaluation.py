@@ -75,7 +75,7 @@ STUDENT_DIRECT = measured(
 STUDENT_LABELS = measured(
     "student_labels", "student", "Student, labels", "trained on the labels of the pool alone"
 )
-STUDENT = measured("student", "student", "Student", "after the assistant's rationales")
+STUDENT = measured("student", "student", "Student", "trained on the assistant's rationales")
 STUDENT_DEV = Artifact(
     "evaluation/student_dev",
     "The student’s answers to the dev split",

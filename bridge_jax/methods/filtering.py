@@ -244,7 +244,7 @@ def _wrong_reasoning(
     """Returns the row with the reasoning of another example and its own answer."""
     others = [other for other in rows if other["rationale"] != row["rationale"]]
     if not others:
-        raise UserError("rationales.corruption: the assistant writes the same for every example")
+        raise UserError("rationales.corruption: the assistant wrote the same for every example")
     other = others[rng.integers(len(others))]
     return row | {key: other[key] for key in _OF_REASONING}
 

@@ -86,7 +86,7 @@ def ask(params: HeldOut, out: Folder, split: Examples, count: CountTokens, workd
     found = [_row(example, outcome, rules) for example, (outcome,) in zip(examples, outcomes)]
     if lost := sum(row["answer"] is None for row in found):
         _log.warning(
-            "%s: %d of %d have no answer of the teacher and are left out: %s",
+            "%s: %d of %d have no answer from the teacher and are left out: %s",
             *(out.artifact.title, lost, len(found), _reasons(found)),
         )
     out.write_rows(FILE, found)
@@ -129,8 +129,8 @@ def with_answers(split: Sequence[Example], bought: Folder | None) -> list[Exampl
         raise UserError(
             f"there is nothing to measure with: none of the teacher's {len(written):,} replies to "
             f"held-out questions has an answer ({_reasons(written)}). They are in "
-            f"{bought.path / FILE}, and stay paid; say more in data.instruction, or give the "
-            "questions answers"
+            f"{bought.path / FILE}, and their cost is already spent; make data.instruction more "
+            "explicit, or add gold answers to the questions"
         )
     return found
 
@@ -192,7 +192,7 @@ def _check_recorded(params: HeldOut, split: str, examples: Examples) -> None:
     if not any(params.variant in example.rationales for example in asked):
         raise UserError(
             f"evaluation.teacher_{split}={params.count}: teacher.kind={kind} has no recorded "
-            f"rationale {params.variant!r} for any {split} question without an answer; ask another "
+            f"rationale {params.variant!r} for any {split} question without an answer; use another "
             "teacher, or give them answers"
         )
 
@@ -206,7 +206,7 @@ def check_gold(config: RunConfig, test: Examples) -> None:
         raise UserError(
             f"{bare:,} of {len(test):,} test questions have no answer to measure with (the first "
             f"is {without[0]!r}): give them answers, in the file or in another (data.test_path), "
-            "or put some of them to the teacher, whose answers are then the gold ones "
+            "or ask the teacher some of them and use its answers as the gold ones "
             f"(evaluation.teacher_test={bare})"
         )
     if bought and not bare:

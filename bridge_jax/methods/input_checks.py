@@ -63,8 +63,8 @@ def notes_on(
     ]
     if uneven:
         yield (
-            "the devices do not divide these batches, which are filled up with empty rows: "
-            f"{', '.join(uneven)}; larger batches or fewer devices would do the same for less"
+            "these batches do not divide evenly among the devices and are padded with empty rows: "
+            f"{', '.join(uneven)}; use larger batches or fewer devices"
         )
 
 
@@ -84,9 +84,9 @@ def check_meshes(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
             axes = " ".join(f"{axis}={size}" for axis, size in mesh.shape.items())
             adapter = "" if selected.lora.rank else f", or train an adapter ({role}.lora.rank)"
             raise UserError(
-                f"{role}: its parameters and moments take {needed / GIB:.1f} GiB of each device "
-                f"on the mesh {axes}, which has {memory / GIB:.1f}; cut them into more parts "
-                f"(mesh.fsdp, mesh.tensor), take more devices{adapter}"
+                f"{role}: its parameters and moments take {needed / GIB:.1f} GiB per device "
+                f"on the mesh {axes}, but a device has {memory / GIB:.1f}; shard over more devices "
+                f"(mesh.fsdp, mesh.tensor), add devices{adapter}"
             )
 
 
@@ -117,7 +117,7 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
         if "dev" in stage.reads and not inputs.dev:
             raise UserError(
                 f"{spec.setting}.dev_every={spec.train.dev_every}: the data has no dev split; add "
-                "one (data.dev, data.splits), or leave it at 0"
+                "one (data.dev, data.splits), or set it to 0"
             )
         if "dev" in stage.reads:
             _check_gold_of_dev(spec, inputs.dev)
@@ -147,7 +147,7 @@ def _check_gold_of_dev(spec: TrainSpec, dev: Examples) -> None:
     if bare := sum(example.answer is None for example in dev):
         raise UserError(
             f"{spec.setting}.dev_every={spec.train.dev_every}: {bare:,} of {len(dev):,} dev "
-            "questions have no answer to measure with; give them answers, or leave it at 0"
+            "questions have no answer to measure with; give them answers, or set it to 0"
         )
 
 
@@ -159,7 +159,7 @@ def _check_row(spec: TrainSpec, reading: Rendering, pool: Examples) -> None:
     if lengths[longest] > spec.train.row_tokens:
         raise UserError(
             f"{spec.setting}.row_tokens={spec.train.row_tokens}: example {pool[longest].id!r} has "
-            f"{lengths[longest]} tokens with its answer; raise it, or cut long questions "
+            f"{lengths[longest]} tokens with its answer; raise it, or truncate long questions "
             "(on_long_prompt, max_prompt_tokens)"
         )
 
@@ -185,7 +185,7 @@ def _check_recorded(params: Asking, pool: Examples, count: CountTokens, labelled
         others = sorted({other for example in pool for other in example.rationales})
         way_out = f"set data.rationale to {' or '.join(others)}" if others else "add a column"
         raise UserError(
-            f"teacher.kind={kind}: no example of the pool has a recorded rationale {name!r}; "
+            f"teacher.kind={kind}: no example in the pool has a recorded rationale {name!r}; "
             f"{way_out}, or ask a teacher"
         )
     teacher, rules = make_teacher(params, pool, count), rules_of(params.teacher, count)
@@ -199,16 +199,16 @@ def _check_recorded(params: Asking, pool: Examples, count: CountTokens, labelled
                 row = {"kept": False, "answer": "", "reason": str(error)}
             if row["kept"] and (labelled or row["answer"] is not None):
                 return
-            first = first or f"that of {example.id!r}: {row['reason'] or 'no answer that parses'}"
+            first = first or f"example {example.id!r}: {row['reason'] or 'no answer that parses'}"
             has_answer = has_answer or row["answer"] is not None
-    way_out = "mend the data, or loosen the settings of `teacher` that reject them"
+    way_out = "fix the data, or relax the settings of `teacher` that reject them"
     if not has_answer:
         way_out = (
             "if a column of the file has the teacher's answers, name it with "
             "--config.data.columns=teacher_answer:COLUMN"
         )
         if labelled and not params.teacher.keep_wrong:
-            way_out += "; or learn them with the gold answers (--config.teacher.keep_wrong=true)"
+            way_out += "; or train on them with the gold answers (--config.teacher.keep_wrong=true)"
     raise UserError(
         f"teacher.kind={kind}: none of the {len(recorded):,} recorded rationales {name!r} of the "
         f"pool would be kept ({first}); {way_out}"
@@ -261,12 +261,12 @@ def compare_hosts(stages: Sequence[Stage], inputs: Inputs, deep: Mapping[str, st
         if differ := sorted(path for path in first | theirs if first.get(path) != theirs.get(path)):
             more = f" and {len(differ) - 1} more" if len(differ) > 1 else ""
             raise UserError(
-                f"host {number} has another {differ[0]}{more} than host 0; give all hosts the same "
-                "files"
+                f"host {number} and host 0 have different versions of {differ[0]}{more}; give all "
+                "hosts the same files"
             )
     number = next(n for n, keys in enumerate(everyone) if keys != everyone[0])
     stage = next(name for name in deep if everyone[number].get(name) != everyone[0][name])
     raise UserError(
-        f"host {number} would run another {stage} than host 0; start all hosts with the same "
+        f"host {number} would run a different {stage} than host 0; start all hosts with the same "
         "config, flags and version of the program"
     )

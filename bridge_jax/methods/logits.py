@@ -80,7 +80,9 @@ def write(
         for sequence in of_one
     ]
     if not sequences:
-        raise UserError("logits.weight: no rationale was kept, so the assistant has none to read")
+        raise UserError(
+            "logits.weight is above 0, but no rationale was kept for the assistant to score"
+        )
     model = assistant.load(by)
     with track("logits", len(sequences), "sequences") as advance:
         predicted = predict(
@@ -140,18 +142,21 @@ def check_shared(given: Inputs, what: str, setting: str, top_k: int) -> None:
     """
     assistant, student = given.model("assistant"), given.model("student")
     checkpoints = f"{assistant.selected.checkpoint} and {student.selected.checkpoint}"
-    way_out = f"choose models of one family, or do without {what}"
+    way_out = f"choose models of the same family, or do without {what}"
     size = _shared_ids(assistant, student)
     if top_k > size:
-        raise UserError(f"{setting}={top_k} exceeds the {size} tokens")
+        raise UserError(f"{setting}={top_k} exceeds the vocabulary of {size} tokens")
     differs = first_difference(assistant.tokenizer, student.tokenizer, size)
     if differs is not None:
         raise UserError(
-            f"{what} needs one vocabulary: token {differs} of {checkpoints} differs; {way_out}"
+            f"{what} requires the same vocabulary: token {differs} of {checkpoints} differs; "
+            f"{way_out}"
         )
     asked = [given.rendering(role).prompt(given.pool[0], "reason") for role in ROLES]
     if asked[0] != asked[1]:
-        raise UserError(f"{what} needs one chat template: those of {checkpoints} differ; {way_out}")
+        raise UserError(
+            f"{what} requires the same chat template: those of {checkpoints} differ; {way_out}"
+        )
 
 
 def _shared_ids(assistant: RoleModel, student: RoleModel) -> int:

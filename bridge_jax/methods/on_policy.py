@@ -67,7 +67,7 @@ ON_POLICY = Artifact(
     is_last=True,
 )
 TUTORED = evaluation.measured(
-    "student_tutored", "student", "Student, tutored", "after the assistant's rationales"
+    "student_tutored", "student", "Student, tutored", "trained on the assistant's rationales"
 )
 
 
@@ -267,11 +267,11 @@ def _check(config: RunConfig) -> None:
     bridge.METHOD.check(config)
     require(
         config.form == "chain",
-        f"form={config.form}: method=on_policy learns whole replies; leave it at chain",
+        f"form={config.form}: method=on_policy learns whole replies; set it to chain",
     )
     require(
         config.on_policy.train.steps > 0,
-        "on_policy.train.steps=0: say how many steps there are; there are no epochs",
+        "on_policy.train.steps=0: set the number of steps; this training has no epochs",
     )
 
 

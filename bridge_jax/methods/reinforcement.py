@@ -56,9 +56,9 @@ def check(config: RunConfig, given: Inputs) -> None:
         require(
             left >= needed,
             f"reinforcement.questions=unselected: {max(left, 0):,} of the pool's "
-            f"{len(given.pool):,} questions are not selected for the teacher, and a step may ask "
+            f"{len(given.pool):,} questions are not selected for the teacher, but a step may need "
             f"{needed:,}; select fewer (selection.size), raise data.pool, lower "
-            "reinforcement.groups, or ask all of the pool (reinforcement.questions=pool)",
+            "reinforcement.groups, or use the whole pool (reinforcement.questions=pool)",
         )
     form = thinking_of(reading.tokenizer, think.form, reading.checkpoint)
     told = [dataclasses.replace(example, budget=largest) for example in given.pool]
@@ -68,12 +68,12 @@ def check(config: RunConfig, given: Inputs) -> None:
     require(
         needed <= row,
         f"reinforcement.train.row_tokens={row} is too short for the longest prompt, {prompt} "
-        f"tokens, and a reply of a quarter above the largest budget, {needed:,} in all; raise it, "
-        "or leave the largest out (reinforcement.levels)",
+        f"tokens, and a reply 25% over the largest budget, {needed:,} in all; raise it, "
+        "or leave out the largest budget (reinforcement.levels)",
     )
     require(
         needed <= context.max_positions,
-        f"thinking.levels: a reply of a quarter above the largest budget, {largest}, and "
+        f"thinking.levels: a reply 25% over the largest budget, {largest}, and "
         f"its prompt have {needed:,} tokens, more than the student's context of "
         f"{context.max_positions:,}; lower the budget or thinking.answer_tokens",
     )
@@ -132,23 +132,23 @@ def guards_of(how: ReinforcementConfig) -> tuple[Guard, ...]:
             "drift",
             "most_drift",
             how.most_drift,
-            "the log-probabilities of what was written differ from those of the training; give "
-            "both one dtype (student.matmul, generation.cache=compute)",
+            "the log-probabilities in generation differ from those in training; use the same "
+            "dtype for both (student.matmul, generation.cache=compute)",
         ),
         Guard(
             "kl_loss",
             "most_kl",
             how.most_kl,
-            "the student has become too different from what it was before; a lower "
-            "reinforcement.train.learning_rate or a higher reinforcement.kl keeps it nearer",
+            "the student has moved too far from the model it started from; a lower "
+            "reinforcement.train.learning_rate or a higher reinforcement.kl keeps it closer",
             how.limit_steps,
         ),
         Guard(
             "entropy",
             "least_entropy",
             how.least_entropy,
-            "nearly all replies to a question are the same, so that little more can be learned; a "
-            "lower reinforcement.train.learning_rate or fewer steps keep them apart",
+            "nearly all replies to a question are the same, so little more can be learned; a "
+            "lower reinforcement.train.learning_rate or fewer steps keep them varied",
             how.limit_steps,
             is_least=True,
         ),
@@ -156,7 +156,7 @@ def guards_of(how: ReinforcementConfig) -> tuple[Guard, ...]:
             "compliance",
             "least_compliance",
             how.least_compliance,
-            "most replies have no answer; teach the budgets for longer before (thinking.train), or "
+            "most replies have no answer; train longer at budgets first (thinking.train), or "
             "lower reinforcement.train.learning_rate",
             how.limit_steps,
             is_least=True,
@@ -165,8 +165,8 @@ def guards_of(how: ReinforcementConfig) -> tuple[Guard, ...]:
             "spread",
             "least_spread",
             how.least_spread,
-            "the student thinks for as long whatever its budget; teach the budgets for longer "
-            "before (thinking.train), or lower reinforcement.train.learning_rate",
+            "the student thinks equally long at every budget; train longer at budgets first "
+            "(thinking.train), or lower reinforcement.train.learning_rate",
             how.limit_steps,
             is_least=True,
         ),
@@ -238,13 +238,13 @@ def _check(config: RunConfig) -> None:
     require(
         set(levels) <= set(config.thinking.levels),
         f"{said}: only budgets of thinking.levels={','.join(map(str, config.thinking.levels))} are "
-        "taught and tested; name some of these, or add it there",
+        "taught and tested; choose from these, or add it there",
     )
-    require(list(levels) == sorted(set(levels)), f"{said}: name each once, from small to large")
+    require(list(levels) == sorted(set(levels)), f"{said}: list each once, from small to large")
     require(
         len(levels) == 1 or how.least_spread * levels[0] < levels[-1],
-        f"reinforcement.least_spread={how.least_spread:g} is more than replies that keep to the "
-        f"budgets {levels[0]} to {levels[-1]} have; lower it, or set 0",
+        f"reinforcement.least_spread={how.least_spread:g} is more than replies within the "
+        f"budgets {levels[0]} to {levels[-1]} can have; lower it, or set it to 0",
     )
     require(
         how.questions == "pool" or config.thinking.after != "self",
@@ -253,7 +253,7 @@ def _check(config: RunConfig) -> None:
     )
     require(
         how.train.steps > 0,
-        "reinforcement.train.steps=0: say how many steps there are; there are no epochs",
+        "reinforcement.train.steps=0: set the number of steps; this training has no epochs",
     )
 
 

@@ -91,7 +91,7 @@ def continue_training(
     said = kept_annotations(annotated, pool, params.targets.labelled)
     if {target.example.id for target in items} <= {example.id for example, _, _ in said}:
         _log.warning(
-            "%s: none of the assistant's own rationales is kept, so this round trains on the "
+            "%s: none of the assistant's own rationales was kept, so this round trains on the "
             "teacher's again",
             out.path,
         )

@@ -302,13 +302,15 @@ def check_budget(plans: Sequence[PlannedRequests], count: CountTokens, workdir: 
         return ""
     room = cap_in_nanodollars(budget.usd) - account.nanodollars
     left = max(0, budget.queries - account.queries)
-    spent = f", {in_usd(account.nanodollars):.6f} of it spent before" if account.nanodollars else ""
+    spent = (
+        f" ({in_usd(account.nanodollars):.6f} of it already spent)" if account.nanodollars else ""
+    )
     longest = f"a reply of teacher.max_output_tokens={settings.max_output_tokens}"
     if len(new) == asked and min(costs) > room:
         cheapest = new[costs.index(min(costs))]
         why = prices.overrun_in_words(cheapest.model, account.permille.get(cheapest.model, 0))
         raise UserError(
-            f"budget.usd={budget.usd}{spent}, cannot pay for one request to the teacher: the "
+            f"budget.usd={budget.usd}{spent} cannot pay for one request to the teacher: the "
             f"cheapest, about example {cheapest.example_id!r}, may cost up to "
             f"{in_usd(min(costs)):.6f} US dollars with {longest}{why}; raise budget.usd, or lower "
             "teacher.max_output_tokens"
@@ -321,15 +323,15 @@ def check_budget(plans: Sequence[PlannedRequests], count: CountTokens, workdir: 
     if dearest_of_all > room:
         covered = min(requests - 1, max(0, room // max(costs)))
         return (
-            f"budget.usd={budget.usd}{spent}, is sure to pay for {covered:,} of {requests:,} "
+            f"budget.usd={budget.usd}{spent} guarantees only {covered:,} of {requests:,} "
             f"requests to the teacher: one may cost up to {in_usd(max(costs)):.6f} US dollars "
             f"with {longest}. Shorter replies leave room for more; the run stops where the next "
             "request does not fit"
         )
     if requests > left:
         return (
-            f"budget.queries={budget.queries} leaves {left:,} of up to {requests:,} requests to "
-            "the teacher; the run stops there"
+            f"budget.queries={budget.queries} leaves room for {left:,} of up to {requests:,} "
+            "requests to the teacher; the run stops there"
         )
     return ""
 
@@ -405,7 +407,7 @@ def _say_what_failed(name: str, tally: Tally, optional: bool) -> None:
     """
     failures = tally.failures()
     if failures and not tally.replies and not optional:
-        raise UserError(f"teacher {name}: no request is answered: {failures}")
+        raise UserError(f"teacher {name}: no request was answered: {failures}")
     if failures:
         _log.warning("teacher %s: %d answered, %s", name, tally.counts["answered"], failures)
 

@@ -65,14 +65,14 @@ def choose(
     if threshold is None:
         threshold = params.how.min_mean_logprob
         _log.warning(
-            "rationales.least_right: no answer of the assistant to %d dev questions passes the "
-            "other rules of the filter; rationales.min_mean_logprob=%s is taken as given",
+            "rationales.least_right: no answer of the assistant to %d dev questions passed the "
+            "other rules of the filter; rationales.min_mean_logprob=%s is used as set",
             *(len(written), threshold),
         )
     elif right < params.least_right * kept:
         _log.warning(
-            "rationales.least_right=%s: at no threshold are so many of the assistant's answers to "
-            "dev questions right; the best is %.3g, with %d right of %d",
+            "rationales.least_right=%s: no threshold keeps that share of the assistant's answers "
+            "to dev questions right; the best is %.3g, with %d right of %d",
             *(params.least_right, threshold, right, kept),
         )
     out.write_record(
@@ -147,6 +147,6 @@ def check(config: RunConfig, given: Inputs) -> None:
     if len(dev) == bare and not bought:
         raise UserError(
             f"rationales.least_right={config.rationales.least_right} chooses a threshold on the "
-            f"dev split, and none of its {len(dev):,} questions has an answer: give them answers, "
-            "or put some of them to the teacher (evaluation.teacher_dev)"
+            f"dev split, but none of its {len(dev):,} questions has an answer: give them answers, "
+            "or ask the teacher some of them (evaluation.teacher_dev)"
         )

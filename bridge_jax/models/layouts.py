@@ -114,24 +114,28 @@ def layouts(
     cut = math.gcd(config.num_heads, config.mlp_dim)
     training = axis_sizes(wanted, devices, slices, config.model_dim, cut)
     within = f" and the {inside} chips of a slice" if slices > 1 else ""
-    divided = f"its {config.num_heads} heads and its MLP of {config.mlp_dim:,}{within}"
+    divided = f"the {config.num_heads} heads and the MLP width {config.mlp_dim:,}{within}"
     notes = []
     if training.tensor < asked.tensor:
-        notes.append(f"mesh.tensor={asked.tensor} becomes {training.tensor}, to divide {divided}")
+        notes.append(
+            f"mesh.tensor={asked.tensor} reduced to {training.tensor}, which divides {divided}"
+        )
     if training.fsdp < asked.fsdp:
         notes.append(
-            f"mesh.fsdp={asked.fsdp} becomes {training.fsdp}, to divide its width of "
+            f"mesh.fsdp={asked.fsdp} reduced to {training.fsdp}, which divides the model width "
             f"{config.model_dim:,}{within}"
         )
     if training.data > asked.data:
-        notes.append(f"the devices that are left hold copies, mesh.data={training.data}")
+        notes.append(f"leftover devices hold replicas: mesh.data={training.data}")
 
     most, wish = math.gcd(cut, inside), wanted.generation_tensor
     tensors = [size for size in range(1, most + 1) if most % size == 0]
     if wish:
         tensors = [math.gcd(wish, most)]
         if tensors[0] < wish:
-            notes.append(f"mesh.generation_tensor={wish} becomes {tensors[0]}, to divide {divided}")
+            notes.append(
+                f"mesh.generation_tensor={wish} reduced to {tensors[0]}, which divides {divided}"
+            )
     whole = [MeshConfig(devices // tensor, 1, tensor) for tensor in tensors]
     among = whole if wish else [*whole, training]
     generation, need = _with_room(config, among, training, ROOM * memory, use)
@@ -141,23 +145,23 @@ def layouts(
             f"{memory / chips.GIB:.1f}"
         )
     if generation.fsdp > 1:
-        notes.append("generation gathers weights at every token: no chips hold all of them")
+        notes.append("generation gathers weights at every token: they do not fit unless sharded")
     if config.lora and config.lora.base:
         dtype = jnp.dtype(config.matmul_dtype).name
         notes.append(
-            f"its {config.lora.base} base is for training and scoring: generation has the weights "
-            f"in {dtype}, the adapter merged"
+            f"the {config.lora.base} base is used only for training and scoring; generation uses "
+            f"{dtype} weights with the adapter merged"
         )
     for tensor in sorted({training.tensor, generation.tensor}):
         if config.num_kv_heads % tensor:
             notes.append(
-                f"tensor={tensor} does not divide its {config.num_kv_heads} KV heads, which are "
-                "whole on every chip"
+                f"tensor={tensor} does not divide the {config.num_kv_heads} KV heads, which are "
+                "replicated on every chip"
             )
         if config.vocab_size % tensor:
             notes.append(
-                f"tensor={tensor} does not divide its {config.vocab_size:,} tokens, whose table it "
-                "does not cut"
+                f"tensor={tensor} does not divide the vocabulary size {config.vocab_size:,}; the "
+                "embedding table is not sharded over tensor"
             )
     return Layouts(training, generation, tuple(notes))
 

@@ -92,7 +92,7 @@ def topology(name: str) -> tuple[list[Any], Chip]:
     kind = of_slice.partition(":")[0]
     if kind not in CHIPS or kind.startswith("NVIDIA"):
         known = ", ".join(chip for chip in CHIPS if not chip.startswith("NVIDIA"))
-        raise UserError(f"--topology={name}: a TPU as in v5e:4x4; known are {known}")
+        raise UserError(f"--topology={name}: expected a TPU such as v5e:4x4; known: {known}")
     for setting, value in _WITHOUT_TPU.items():
         os.environ.setdefault(setting, value)
     more: dict[str, Any] = dict(_CHIP_CONFIG.get(kind, {}))
@@ -121,7 +121,7 @@ def local(device: Any) -> Chip:
     if chip := _of_kind(device.device_kind):
         return chip._replace(memory=memory(device))
     raise UserError(
-        f"device {device.device_kind!r} is not known to bridge_jax.parallel.chips; add its figures"
+        f"device {device.device_kind!r} is unknown; add its specs to bridge_jax.parallel.chips"
     )
 
 

@@ -168,15 +168,15 @@ class Heartbeat:
                 self._end(f"process {index} of {self._count} has failed; its output says why")
             elif word == STOPPED and now - since > GRACE:
                 self._end(
-                    f"process {index} of {self._count} was told to stop, and has; the same "
-                    "command goes on from here",
+                    f"process {index} of {self._count} was asked to stop and has stopped; run the "
+                    "same command again to resume",
                     preemption.EXIT_CODE,
                 )
             elif word != STOPPED and now - since > self._timeout:
                 self._end(
-                    f"process {index} of {self._count} gave no sign of life for "
-                    f"{self._timeout:.0f} s (--lost_timeout): its host is gone, or it was killed. "
-                    "Run the same command again on all hosts: it goes on from here",
+                    f"process {index} of {self._count} sent no heartbeat for "
+                    f"{self._timeout:.0f} s (--lost_timeout): its host is down, or it was killed. "
+                    "Run the same command again on all hosts to resume",
                     preemption.EXIT_CODE,
                 )
 

@@ -63,9 +63,9 @@ def axis_sizes(
     if devices % given or (left != 1 and -1 not in asked.values()):
         multiple = "a multiple of " if -1 in asked.values() else ""
         raise UserError(
-            f"mesh {' '.join(f'{axis}={size}' for axis, size in asked.items())} takes "
-            f"{multiple}{given} devices, there are {devices}"
-            "; change mesh.data, mesh.fsdp or mesh.tensor (-1 takes what is left)"
+            f"mesh {' '.join(f'{axis}={size}' for axis, size in asked.items())} requires "
+            f"{multiple}{given} devices, but there are {devices}"
+            "; change mesh.data, mesh.fsdp or mesh.tensor (-1 uses all remaining devices)"
         )
     inside = devices // slices
     tensor = math.gcd(left if wanted.tensor == -1 else wanted.tensor, heads, inside)
@@ -186,7 +186,7 @@ def parameter_shardings(boxed: Any, mesh: Mesh | AbstractMesh) -> Any:
                 parts = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in axes)
                 settings = " or ".join(f"mesh.{axis}" for axis in axes)
                 raise UserError(
-                    f"parameter {where}: axis {name!r} of size {size} is not divided by mesh "
+                    f"parameter {where}: axis {name!r} of size {size} is not divisible by mesh "
                     f"{parts}; choose another {settings}"
                 )
         return NamedSharding(mesh, spec)

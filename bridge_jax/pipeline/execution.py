@@ -128,7 +128,7 @@ class Execution:
             yield from self._make(stage, made.damage)
         else:
             is_other = made.key != self._deep[stage.name] and stage.name in self._as_they_are
-            why = "used as it is, although it had other data or settings" if is_other else ""
+            why = "reused as is, although made with other data or settings" if is_other else ""
             yield StageOutcome(stage.name, True, made.seconds, why)
 
     def _unreadable(self, stage: Stage) -> str:
@@ -221,7 +221,7 @@ class Execution:
         self._link_result(stage, made)
         if hosts.is_first():
             self._store.prune(stage.name, folder)
-        return StageOutcome(stage.name, False, seconds, f"{reason}; run again" if reason else "")
+        return StageOutcome(stage.name, False, seconds, f"{reason}; reran it" if reason else "")
 
     def _shallow(self, stage: Stage) -> str:
         return key_of(stage, self._inputs, lambda name: self._made[name].content)
@@ -328,7 +328,7 @@ def _disk_errors(stage: str, place: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(
             f"stage {stage}: {error.strerror or error} ({error.filename or place}); free some "
-            "space or mend the disk, and run the same command: it goes on from here"
+            "space or fix the disk, then run the same command again to resume"
         ) from error
 
 

@@ -44,7 +44,9 @@ def held(file: Path, wait: bool = False) -> Iterator[bool]:
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise UserError(f"{file}: a symbolic link, not a lock file; remove it") from None
-        raise UserError(f"{file.parent}: {error.strerror}; no lock can be made there") from error
+        raise UserError(
+            f"{file.parent}: {error.strerror}; cannot create a lock file there"
+        ) from error
     with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -31,7 +31,7 @@ MANIFEST = "manifest.json"
 STARTED = "started.json"
 SHARDS = "shards"
 CURRENT = "stages.json"  # In a workdir: stage -> the key of the folder that the run uses.
-WAY_OUT = "run the same command again: it finds what is damaged, and runs that stage again"
+WAY_OUT = "run the same command again: it detects the damage and reruns that stage"
 _LONGEST = 1e9  # The longest plausible duration, in seconds: some thirty years.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -44,8 +44,8 @@ def local(path: str, flag: str) -> Path:
     """
     if found := _SCHEME.match(path):
         raise UserError(
-            f"{flag}={path}: {found[0]} cannot be written yet; give a local folder, and copy it "
-            "there when the run has ended (gsutil rsync for gs://)"
+            f"{flag}={path}: {found[0]} cannot be written yet; use a local folder, and copy it "
+            "there after the run has finished (gsutil rsync for gs://)"
         )
     return Path(path)
 
@@ -228,7 +228,7 @@ def content_of(folder: Folder) -> str:
         if not file.is_result:
             continue
         if not path.exists():
-            raise FileNotFoundError(errno.ENOENT, "the stage has not written it", str(path))
+            raise FileNotFoundError(errno.ENOENT, "the stage did not write it", str(path))
         if file.kind == "rows":
             found[file.name] = content.of_rows(folder.rows(file.name), file.fields)
         elif file.kind == "record":
@@ -257,9 +257,9 @@ def damage(folder: Path, made: Manifest, hashes: Hashes, params: bool = True) ->
         if name.startswith(f"{PARAMS.name}/") and (made.get("dropped") or not params):
             continue
         if not (folder / name).is_file():
-            found[name] = f"{name} is gone"
+            found[name] = f"{name} is missing"
         elif hashes.of_file(folder / name) != digest:
-            found[name] = f"{name} is not what was written"
+            found[name] = f"{name} does not match its checksum"
     return found
 
 

@@ -39,7 +39,7 @@ _NO_LIMIT = 10**9
 # If there are more examples than _MEASURED, a random sample of that size is measured, plus the
 # _EXTREMES with the longest questions. Our defaults.
 _MEASURED, _EXTREMES = 20_000, 1_000
-_REASONING = "(The reasoning of the assistant will stand here.)"
+_REASONING = "(The reasoning of the assistant will go here.)"
 _BEGIN, _END = "⟦", "⟧"  # Mark the trained text, so that it stands out without color.
 
 
@@ -256,12 +256,12 @@ def _show_splits(console: Console, splits: Splits) -> None:
     if splits.divided:
         say(
             console,
-            f"No row has a split: they were divided here, by the seed of the run. "
-            f"{splits.groups:,} groups of questions nearly repeat each other; each group is in one "
+            f"No row has a split, so the rows were divided by the seed of the run. "
+            f"{splits.groups:,} groups of near-duplicate questions stay together, each in one "
             "split.",
         )
     if splits.replaced:
-        say(console, f"{splits.replaced:,} rows have invalid characters, which became U+FFFD.")
+        say(console, f"{splits.replaced:,} rows had invalid characters, replaced by U+FFFD.")
     counts = label_counts(splits)
     if not counts:
         return
@@ -296,13 +296,13 @@ def _show_lengths(console: Console, seen: Look) -> None:
         say(console, f"  {name:>12} {count:>8,} {bar}")
     for role, found in seen.lengths.items():
         median = int(np.median(found))
-        say(console, f"  {role}: {median} in the middle, {seen.most[role]:,} at most")
+        say(console, f"  {role}: median {median}, maximum {seen.most[role]:,}")
     total = sum(len(getattr(seen.splits, part)) for part in PARTS)
     if len(longest) < total:
         say(
             console,
-            f"Measured on {len(longest):,} of {total:,} examples, a random sample; the longest is "
-            f"that of the {_EXTREMES:,} with the longest questions.",
+            f"Measured on {len(longest):,} of {total:,} examples, a random sample; the maximum "
+            f"also covers the {_EXTREMES:,} with the longest questions.",
         )
     beside = ", which all prompts fit"
     if over:
@@ -331,7 +331,7 @@ def _show_request(console: Console, seen: Look, example: Example) -> None:
     if settings.kind in API_TEACHERS:
         said = f"To {name}{at}; a reply has at most {request.max_output_tokens} tokens{form}."
     else:
-        said = f"Nothing is sent: {name} is recorded or a program. On the ledger the request is:"
+        said = f"Nothing is sent: {name} is a recording or a program. On the ledger the request is:"
     say(console, said)
     for message in request.messages:
         say(console, (f"[{message.role}]", "bold"))
@@ -350,7 +350,7 @@ def _show_row(console: Console, seen: Look) -> None:
     _head(console, "A row of the student's training")
     say(
         console,
-        f"Trained is what stands between {_BEGIN} and {_END}: ",
+        f"Only the text between {_BEGIN} and {_END} is trained on: ",
         ("rationale", "green"),
         " and ",
         ("answer", "bold cyan"),

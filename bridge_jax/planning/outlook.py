@@ -94,7 +94,7 @@ def show(
         shown.say(console, "\nEverything is done; the same command without --dry_run reports it.")
         return
     if found.done:
-        shown.say(console, "\nA stage is skipped if what it reads turns out as before.")
+        shown.say(console, "\nA stage is skipped if its inputs turn out unchanged.")
     _show_teacher(found, console)
     total = sum(found.to_run.values())
     shown.say(
@@ -102,9 +102,9 @@ def show(
     )
     if found.on_cpu:
         shown.say(
-            console, "         by the speed of this CPU in the last second, beside what else it"
+            console, "         based on this CPU's speed in the last second, under its current"
         )
-        shown.say(console, "         did; a run may take several times as long")
+        shown.say(console, "         load; a run may take several times as long")
     others = ", the teacher's answers" if found.teacher else ""
     shown.say(console, f"         not counted: compiling, reading{others}")
     shown.say(console, "\nNothing was run, paid or written.")
@@ -112,7 +112,7 @@ def show(
 
 def _show_teacher(found: Outlook, console: Console) -> None:
     if not found.teacher:
-        shown.say(console, "\nTeacher  nobody is asked")
+        shown.say(console, "\nTeacher  not asked")
         return
     spent = found.spending
     shown.say(console, f"\nTeacher  {found.teacher}: {spent.queries:,} queries at first")
@@ -120,7 +120,7 @@ def _show_teacher(found: Outlook, console: Console) -> None:
     usd = f"${spent.usd:,.4f} (${spent.usd_low:,.4f} to ${spent.usd_high:,.4f})"
     shown.say(console, f"         about {tokens}: {usd}")
     if not found.quotes:
-        shown.say(console, "         nobody is paid: the answers are recorded, known or free")
+        shown.say(console, "         nothing is paid: the answers are recorded, known or free")
     for quote in found.quotes:
         _, queries, usd = consent.total({"": quote})
         shown.say(console, f"         at most {queries:,} queries and {usd}, retries included")

@@ -186,7 +186,7 @@ def docstring(config: RunConfig, file: str, splits: Splits) -> str:
         "",
         f"    python -m launch.run --config={safe_name(file)} --workdir=runs/{config.name}",
         "",
-        f"Written by launch.data. When it was, the file had {sizes[0]} rows for the pool, of which",
+        f"Written by launch.data. At the time the file had {sizes[0]} rows for the pool, of which",
         f"the teacher is asked about {queries:,}, {sizes[1]} for dev and {sizes[2]} for the test.",
     ]
     if settings.kind in API_TEACHERS and not (

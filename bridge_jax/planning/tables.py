@@ -44,11 +44,11 @@ def show(
         shown.say(console, f"{role}: {where}")
     devices = stages[0].chip.devices if stages else 1
     if devices > 1:
-        shown.say(console, f"a chip is {devices} devices, each with its part of the chip's GiB")
+        shown.say(console, f"each chip has {devices} devices, which share its memory equally")
     console.print()
     console.width = max(console.width, 132)  # So that rows are not wrapped.
     table = shown.table("stage", "steps", "parameters", "optimizer", "cache", "temporary",
-                        "GiB a chip", "of", "fits", "at least", "bound by")  # fmt: skip
+                        "GiB/chip", "limit", "fits", "at least", "bound by")  # fmt: skip
     for stage in stages:
         kinds = stage.memory
         parts = (
@@ -71,17 +71,17 @@ def show(
     shown.say(
         console,
         f"\nTime     at least {duration(total)} of work, {total / 3600:.2f} h; expected about "
-        f"{duration(expected)} with compilation, at the shares of the limit that were measured on "
-        f"an H200, without reading checkpoints",
+        f"{duration(expected)} including compilation, at the roofline fractions measured on an "
+        f"H200, excluding reading checkpoints",
     )
     hours = chip_hours(stages)
     price = f", ${hours * usd_per_chip_hour:,.2f}" if usd_per_chip_hour else ""
-    shown.say(console, f"Chips    {hours:,.2f} chip-hours{price}, without waiting for the teacher")
+    shown.say(console, f"Chips    {hours:,.2f} chip-hours{price}, excluding waits for the teacher")
     for stage in stages:
         if not stage.fits:
             shown.say(
                 console,
-                f"{stage.name} does not fit: it needs {_needs(stage)} GiB of each chip; "
+                f"{stage.name} does not fit: it needs {_needs(stage)} GiB per chip; "
                 f"{_way_out(stage.work)}, or --propose finds settings that fit",
             )
     if resident:
@@ -101,8 +101,8 @@ def _way_out(work: Work) -> str:
         case TrainingWork():
             return (
                 "more chips on mesh.fsdp, a larger accumulate or smaller batch_rows, remat=full, "
-                f"or an adapter ({work.role}.lora.rank), whose base may be of "
-                f"{work.role}.lora.base=int8"
+                f"or an adapter ({work.role}.lora.rank), whose base may be "
+                f"quantized ({work.role}.lora.base=int8)"
             )
         case ScoringWork():
             return "smaller selection.batch_tokens, or more chips on mesh.fsdp"
@@ -135,8 +135,8 @@ def show_change(
     if found is None:
         shown.say(
             console,
-            f"{stage.name}: none of the changes that were tried makes it fit; take chips "
-            "with more memory, or more of them",
+            f"{stage.name}: none of the changes that were tried makes it fit; use chips "
+            "with more memory, or more chips",
         )
         return
     changes, fitting = found
@@ -159,7 +159,7 @@ def show_proposal(console: Console, stage: StagePlan, found: Iterable[tuple[str,
 
 def show_shardings(console: Console, role: str, model: DecoderConfig, mesh: Mesh) -> None:
     """Prints each parameter's sharding in training: shape, mesh axes, and MiB on each device."""
-    table = shown.table("parameter", "shape", "cut by", "MiB a chip", words=3)
+    table = shown.table("parameter", "shape", "sharded by", "MiB/device", words=3)
     params = decoder.abstract(in_training(model), mesh)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         spec = leaf.sharding.spec
@@ -171,7 +171,7 @@ def show_shardings(console: Console, role: str, model: DecoderConfig, mesh: Mesh
         table.add_row(
             jax.tree_util.keystr(path, simple=True, separator="/"),
             " x ".join(f"{size:,}" for size in leaf.shape),
-            ", ".join(cuts) or "on every chip",
+            ", ".join(cuts) or "replicated",
             f"{local_bytes(leaf) / 2**20:,.2f}",
         )
     shown.say(console, f"\n{role}")
@@ -199,9 +199,9 @@ def show_study(
         console,
         f"\nTime     at least {duration(planned.seconds)} of work, {planned.seconds / 3600:.2f} h; "
         f"without sharing {duration(planned.seconds_alone)}; expected about "
-        f"{duration(planned.expected)}, at the shares of the limit that were measured on an H200, "
-        "without compilation\n"
-        f"Chips    {hours:,.2f} chip-hours{price}, without waiting for the teacher\n"
+        f"{duration(planned.expected)}, at the roofline fractions measured on an H200, "
+        "excluding compilation\n"
+        f"Chips    {hours:,.2f} chip-hours{price}, excluding waits for the teacher\n"
         f"Teacher  at most about {paid['queries']:,.0f} queries, {paid['input_tokens']:,.0f} "
         f"tokens in and {paid['output_tokens']:,.0f} out: ${paid['usd']:,.4f}; less where "
         f"selections overlap. If each run paid for itself ${each['usd']:,.4f}\n"

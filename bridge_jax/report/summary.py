@@ -342,7 +342,7 @@ def _failures(run: RunArtifacts, report: Json) -> list[tuple[str, str]]:
         share = report["compliance"].get(student.name, 1.0)
         if share < LOWEST_COMPLIANCE and not student.is_before:
             sentence = (
-                f"an answer can be parsed from only {share:.0%} of what is written by "
+                f"an answer can be parsed from only {share:.0%} of the replies of "
                 f"“{student.title}” (below {LOWEST_COMPLIANCE:.0%})."
             )
             found.append(("Instruction blindness", sentence))
@@ -351,7 +351,7 @@ def _failures(run: RunArtifacts, report: Json) -> list[tuple[str, str]]:
     before, after = (report["accuracy"].get(role) for role in ("assistant_base", "assistant"))
     if methods.asks(run.method) and before is not None and after is not None and after <= before:
         sentence = (
-            f"the assistant answers {after:.1%} after it learned from the teacher, "
+            f"the assistant answers {after:.1%} correctly after learning from the teacher, "
             f"{before:.1%} before."
         )
         found.append(("Budget waste", sentence))
@@ -372,7 +372,7 @@ def _budget_failures(report: Json) -> list[tuple[str, str]]:
     if stated and natural is not None and natural > largest:
         sentence = (
             f"without a budget the student writes {natural:.0f} tokens, and the largest budget is "
-            f"{largest}: what a larger one would do is not measured."
+            f"{largest}: the effect of a larger one was not measured."
         )
         found.append(("All budgets below the natural length", sentence))
     return found
@@ -398,7 +398,7 @@ def _constant_answer(rows: list[Prediction]) -> list[tuple[str, str]]:
     if accuracy < count / len(rows):
         sentence = (
             f"{common!r} to every question would be right {count / len(rows):.0%} of the time, the "
-            f"student is {accuracy:.0%}."
+            f"student is right {accuracy:.0%}."
         )
         found.append(("Below the commonest answer", sentence))
     return found

@@ -174,8 +174,8 @@ def _nothing_learned(found: _Evidence) -> str:
     if constant.difference <= 0:
         return f"Nothing was learned: the student answers {found.share}, {always}{beside}."
     return (
-        f"Nothing was learned that can be told from chance: the student answers {found.share}, "
-        f"{always} ({constant.interval} points){beside}."
+        f"Nothing was learned that can be distinguished from chance: the student answers "
+        f"{found.share}, {always} ({constant.interval} points){beside}."
     )
 
 
@@ -191,8 +191,8 @@ def _unfair(found: _Evidence) -> str:
         return ""
     if not by.is_unfair and by.is_learning and by.theirs:
         return (
-            f"What the rationales add cannot be told yet: the student answers {found.share}, the "
-            f"one trained on labels alone{by.said} {percent(labels.other)}, and that one was "
+            f"It is too early to tell what the rationales add: the student answers {found.share}, "
+            f"the one trained on labels alone{by.said} {percent(labels.other)}, and that one was "
             f"still learning. Train it for longer, such as {by.longer:,} steps."
         )
     if not by.is_unfair:
@@ -274,7 +274,7 @@ def _undecided(found: _Evidence) -> str:
     if not labels:
         return ""
     return (
-        f"Whether the rationales add anything cannot be told from {labels.questions:,} questions: "
+        f"{labels.questions:,} questions are too few to tell whether the rationales add anything: "
         f"the student answers {found.share}, trained on labels alone{found.lengths.said} "
         f"{percent(labels.other)}."
     )
@@ -348,7 +348,7 @@ def _fact(found: _Evidence) -> Callable[[str], Json]:
         if not (by.is_above or by.is_below):
             small = abs(by.difference) < MARGIN
             told = f"a difference of {points(MARGIN)}" if small else "it"
-            needed = f"about {rounded(by.needed)} test questions would tell {told}"
+            needed = f"about {rounded(by.needed)} test questions would be needed to show {told}"
             text += f", which may be chance: {needed}"
         return {"code": other, "text": f"{text}.", **by._asdict()}
 

@@ -147,7 +147,7 @@ def measured_against(report: Json) -> str:
         )
     if found["left_out"]:
         asked = count(found["asked"], "test question")
-        said += f"; of {asked} it left {found['left_out']:,} without an answer, not tested here"
+        said += f"; of {asked} it left {found['left_out']:,} without an answer, untested here"
     return f"{said}."
 
 
@@ -156,7 +156,7 @@ def threshold(report: Json) -> str:
     if not (found := report.get("threshold")):
         return ""
     chosen = f"{found['min_mean_logprob']:.3g}".replace("-", "−")
-    said = f"The assistant’s answers are kept from a mean log-probability of {chosen} nats"
+    said = f"The assistant’s answers are kept at a mean log-probability of at least {chosen} nats"
     asked = count(found["asked"], "dev question")
     if not found["kept"]:
         return f"{said}, as configured: none of its answers to {asked} could be used to choose it."
@@ -182,7 +182,7 @@ def trusted(report: Json) -> str:
             part += f", of which {percent(by['accuracy'])} are right"
             part += f" ({interval([by['low'], by['high']])})"
         told.append(part)
-    return f"Trusted from a confidence of {least:g}: {'; '.join(told)}."
+    return f"Trusted at a confidence of at least {least:g}: {'; '.join(told)}."
 
 
 def tested_student(accuracy: Mapping[str, float]) -> str | None:
@@ -213,13 +213,13 @@ def data_notes(data: Json) -> list[tuple[str, float]]:
     for role, found in data["cut"].items():
         if found["cut"]:
             prompts = f"{found['cut']:,} of {found['of']:,} prompts of the {role}"
-            text = f"{prompts} are cut, being too long."
+            text = f"{prompts} were too long and are cut."
             notes.append((text, found["cut"] / found["of"]))
     if lost := data["instructions_left_out"]:
         text = f"{count(lost, 'instruction is', 'instructions are')} left out, too long or bad."
         notes.append((text, 0.0))
     if replaced := data["replaced"]:
-        text = f"{count(replaced, 'row has', 'rows have')} what is no character, now U+FFFD."
+        text = f"{count(replaced, 'row has', 'rows have')} invalid characters, replaced by U+FFFD."
         notes.append((text, 0.0))
     return notes
 
@@ -242,7 +242,7 @@ def spend_notes(spend: Json) -> list[str]:
     notes = []
     if kinds := spend.get("no_answer"):
         parts = [f"{kinds[kind]:,} {word}" for kind, word in _NO_ANSWER.items() if kind in kinds]
-        replies = count(sum(kinds.values()), "paid reply is", "paid replies are")
+        replies = count(sum(kinds.values()), "paid reply has", "paid replies have")
         notes.append(f"{replies} no answer ({', '.join(parts)}): nothing was trained on them.")
     if unknown := spend.get("unknown"):
         calls = count(unknown["queries"], "query was", "queries were")
@@ -253,7 +253,7 @@ def spend_notes(spend: Json) -> list[str]:
     if (present := spend.get("at_present_prices")) is not None:
         notes.append(
             f"The prices have changed since the teacher was asked: {dollars(spend['usd'])} was "
-            f"paid; at the present ones the same tokens would cost {dollars(present)}."
+            f"paid; at the current ones the same tokens would cost {dollars(present)}."
         )
     if others := spend.get("of_others"):
         answers = count(others["queries"], "answer was", "answers were")

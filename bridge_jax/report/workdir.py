@@ -182,7 +182,7 @@ def read_json(path: Path) -> Json:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); {_WAY_OUT}") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: damaged, since it holds no JSON object; {_WAY_OUT}")
+        raise UserError(f"{path}: damaged: not a JSON object; {_WAY_OUT}")
     return value
 
 

@@ -63,7 +63,7 @@ class Questions:
 
     def __init__(self, settings: QuestionsConfig, gold: bool):
         if not settings.path:
-            raise UserError("--data.path: name the file of the questions, JSON Lines or CSV")
+            raise UserError("--data.path: pass the file with the questions (JSON Lines or CSV)")
         self._data, self._gold = settings.as_data(), gold
         self._task = read_task(self._data)
         if gold and self._data.kind == "text":
@@ -87,7 +87,7 @@ class Questions:
                 labels |= set(question.example.choices)
         path = self._data.path
         if not bad.total:
-            raise UserError(f"data.path={path}: there are no rows")
+            raise UserError(f"data.path={path}: the file has no rows")
         if len(bad.rows) == bad.total and len(bad.kinds) == 1:
             raise BadRowsError(f"{path}: {bad.summary()}", bad)
         if doubt := reader.doubt():
@@ -246,8 +246,8 @@ def _rendering(model: Model, asking: AskingConfig, new: int, where: str) -> Rend
     room = model.config.max_positions - new
     if room < 1:
         raise UserError(
-            f"generation.max_new_tokens={new} leaves nothing of the model's context of "
-            f"{model.config.max_positions} tokens; lower it"
+            f"generation.max_new_tokens={new} leaves no room for a prompt in the model's context "
+            f"of {model.config.max_positions} tokens; lower it"
         )
     return Rendering(
         model.tokenizer,

@@ -189,8 +189,8 @@ def read_asking(model: Path) -> AskingConfig:
         facts = json.loads(path.read_text(encoding="utf-8"))
         if facts["format"] != FORMAT:
             raise UserError(
-                f"format {facts['format']!r} is not the one that is read here, {FORMAT}; use the "
-                "version of bridge-jax that wrote it"
+                f"format {facts['format']!r} is not supported, only {FORMAT} is; use the version "
+                "of bridge-jax that wrote it"
             )
         found = from_json(AskingConfig, facts)
         check(found)
@@ -234,11 +234,11 @@ def trained(workdir: Path, role: Role) -> TrainedRole:
         (t for t in tests if t.artifact.measured and t.artifact.measured.name == role), None
     )
     if test is None:
-        raise UserError(f"{workdir}: method={config.method} leaves no {role}")
+        raise UserError(f"{workdir}: method={config.method} produces no {role}")
     made = plan[test.reads["made"]]
     if not storage.finished(workdir, made.name):
         raise UserError(
-            f"{workdir}: the stage {made.name} is not done with this run's config; finish the run"
+            f"{workdir}: stage {made.name} is not finished with this run's config; finish the run"
         )
     asking = asking_of_run(config, role, test.params.mode)
     return TrainedRole(config, Folder(workdir / made.name, made.artifact), asking)
@@ -306,7 +306,7 @@ def find(place: str, role: Role | None = None) -> FoundModel:
         selected: ModelConfig = getattr(run.config, role)
         return FoundModel(role, selected, run.made, run.asking, f"the {role} of {place}")
     if role:
-        raise UserError(f"--role={role}: {place} is no workdir of a run; leave the flag out")
+        raise UserError(f"--role={role}: {place} is not the workdir of a run; omit the flag")
     located = locate(place)
     selected = ModelConfig(str(located))
     read_config(selected)  # Faults of the checkpoint are reported before those of settings.
@@ -323,7 +323,10 @@ def cap(tokenizer: Tokenizer, budgets: BudgetsConfig, budget: int, where: str) -
     """
     form, note = budgets.form, ""
     if not budgets.levels:
-        note = "this model was not trained at budgets: it is told this one, and cut off at it"
+        note = (
+            "this model was not trained with budgets; the prompt states this one and thinking is "
+            "cut off at it"
+        )
         form = "plain" if None in map(tokenizer.marker, TAGS) else "tags"
     thinking = thinking_of(tokenizer, form, where)
     closing = tokenizer.encode(budgets.closing)

@@ -116,7 +116,7 @@ def predict(
     """
     check(asking)
     if out.suffix.lower() not in SUFFIXES:
-        raise UserError(f"--out={out}: end the name in {' or '.join(SUFFIXES)}")
+        raise UserError(f"--out={out}: the name must end in {' or '.join(SUFFIXES)}")
     if not asking.data.kind:
         raise UserError(
             f"{found.where}: has no {FILE} that says what kind of answers it gives; pass "
@@ -135,8 +135,8 @@ def predict(
             shutil.rmtree(folder)
     except OSError as error:
         raise UserError(
-            f"--out={out}: {error.strerror or error}; free some space or mend the disk, and run "
-            "the same command: it goes on from here"
+            f"--out={out}: {error.strerror or error}; free some space or fix the disk, then run "
+            "the same command again to resume"
         ) from error
     return counts, notes
 
@@ -146,10 +146,10 @@ def _parts(out: Path) -> Iterator[Path]:
     """Yields the folder of the parts of `out`, locked by this process."""
     folder = out.with_name(f"{out.name}.parts")
     if out.exists() and not (folder / _SETTINGS).is_file():
-        raise UserError(f"--out={out}: exists already; name a new file, or remove it")
+        raise UserError(f"--out={out}: already exists; choose a new file, or remove it")
     with held(folder / ".lock") as ours:
         if not ours:
-            raise UserError(f"--out={out}: another process is writing it; wait for it")
+            raise UserError(f"--out={out}: another process is writing it; wait for it to finish")
         yield folder
 
 
@@ -194,8 +194,8 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     if before is not None and any(folder.glob("[0-9]*.jsonl")):
         names = [n for n in settings | before if settings.get(n) != before.get(n)]
         raise UserError(
-            f"{folder}: holds a part of other predictions, which differ in {', '.join(names)}; run "
-            "the command that began them, name another --out, or remove the folder"
+            f"{folder}: contains results from a run with different settings ({', '.join(names)}); "
+            "rerun with those settings, choose another --out, or remove the folder"
         )
     for stray in folder.glob("[0-9]*.jsonl"):
         stray.unlink()
@@ -245,7 +245,9 @@ def _join(folder: Path, out: Path, total: int, least: float) -> Counts:
     with atomic.written(out, folder / "whole", sync=True) as file:
         table = None
         for number in range(-(-total // PART)):
-            for row in files.read_rows(_part(folder, number), "remove it: it is written again"):
+            for row in files.read_rows(
+                _part(folder, number), "remove the file, then run the same command again"
+            ):
                 row = _marked(row, least) if least else row
                 counts.add(row)
                 if out.suffix.lower() == ".jsonl":

@@ -63,7 +63,7 @@ def read_study(folder: Path) -> Json:
         raise UserError(f"--workdir={folder}: holds no study; launch.study writes one")
     if not isinstance(study.get("runs"), list):
         raise UserError(
-            f"{folder / RUNS_FILE}: damaged: no runs in it; launch.study writes it again"
+            f"{folder / RUNS_FILE}: damaged: no runs in it; run launch.study again to rewrite it"
         )
     return study
 

@@ -137,13 +137,13 @@ def check(study: Study, has_data: bool = True) -> Study:
     for run in study.runs:
         kind = type(run.config).__name__
         is_config = isinstance(run.config, RunConfig)
-        require(is_config, f"{where}: the config of {run.variant!r} is a {kind}")
+        require(is_config, f"{where}: the config of {run.variant!r} is a {kind}, not a RunConfig")
         finite = run.x is None or math.isfinite(run.x)
-        require(finite, f"{where}: {run.variant!r} has x={run.x}")
+        require(finite, f"{where}: {run.variant!r} has x={run.x}, not a finite number")
     twice = [name for name, n in Counter(run.folder for run in study.runs).items() if n > 1]
     require(
         not twice,
-        f"{where}: several runs are {twice[:1]}; each needs a variant, x or seed of its own",
+        f"{where}: several runs are {twice[:1]}; give each its own variant, x or seed",
     )
     known: dict[str, StudyRun] = {}
     seeds: dict[Point, set[int]] = {}
@@ -157,12 +157,12 @@ def check(study: Study, has_data: bool = True) -> Study:
             raise UserError(f"{named}: {error}") from None
         unnamed = config_io.to_json(dataclasses.replace(run.config, name=""))
         other = known.setdefault(config_io.digest(unnamed), run)
-        require(other is run, f"{named} has the config of {other.folder}")
+        require(other is run, f"{named} has the same config as {other.folder}")
         seeds.setdefault(run.point, set()).add(run.config.seed)
     variants = dict.fromkeys(run.variant for run in study.runs)
     require(
         study.reference in variants,
-        f"{where}: reference={study.reference!r} is none of its variants: {', '.join(variants)}",
+        f"{where}: reference={study.reference!r} is not one of its variants: {', '.join(variants)}",
     )
     for point in seeds:
         against = compared_with(point, study.reference, seeds)

@@ -18,7 +18,10 @@ from bridge_jax.study import advisor
 
 ROW = 26  # CSS pixels of a row with a label
 MARKERS = "osD^vPX"
-COST_NAMES = {"usd": "US dollars to the teacher, a run", "tokens": "tokens read or written, a run"}
+COST_NAMES = {
+    "usd": "US dollars to the teacher per run",
+    "tokens": "tokens read or written per run",
+}
 
 
 def label(point: Json) -> str:

@@ -166,11 +166,11 @@ def verdict(value: Json) -> str:
 def _needed(seeds: list[float]) -> str:
     """Returns a phrase: how many seeds would tell such a difference from 0."""
     if len(seeds) == 1:
-        return ", and one says nothing about others"
+        return ", and one seed says nothing about others"
     needed = intervals.seeds_needed(seeds)
     if needed is None or needed > MOST_SEEDS:
-        return f", and even {MOST_SEEDS} would not tell"
-    return f"; about {max(needed, len(seeds) + 1)} would tell such a difference"
+        return f", and more than {MOST_SEEDS} would be needed"
+    return f"; about {max(needed, len(seeds) + 1)} would be needed to tell"
 
 
 def findings(result: Json) -> list[str]:
@@ -248,7 +248,7 @@ def advice(result: Json) -> list[str]:
         else:
             text = (
                 f"from the smaller budgets, {words.percent(held['predicted'])} was predicted for "
-                f"{held['queries']:g} queries (90% {_bounds(held)}); measured was "
+                f"{held['queries']:g} queries (90% {_bounds(held)}); the measured value was "
                 f"{words.percent(held['measured'])}, "
                 f"{'inside' if held['inside'] else 'outside'} the interval."
             )
@@ -272,8 +272,8 @@ def _no_curve(advice: Json) -> str:
     if advice["status"] == "few":
         return f"{words.count(len(budgets), 'budget')} measured, a curve needs {advisor.FEWEST}."
     return (
-        f"between {budgets[0]:g} and {budgets[-1]:g} queries no gain with the budget can be told "
-        "from chance: measure more seeds or larger budgets."
+        f"between {budgets[0]:g} and {budgets[-1]:g} queries no gain with the budget can be "
+        "distinguished from chance: measure more seeds or larger budgets."
     )
 
 
@@ -286,13 +286,13 @@ def _budget_for(advice: Json, accuracy: float) -> str:
         "no bound" if found[key] is None else f"{found[key]:,.0f}" for key in ("low", "high")
     )
     if found["status"] == "never":
-        chance = "" if found["low"] is None else f"; at the best {low} queries might do"
+        chance = "" if found["low"] is None else f"; at best {low} queries might be enough"
         return f"{target} is not reachable: the curve levels off below it{chance}."
     needed = f"{target} takes about {found['queries']:,.0f} queries (90%: {low} to {high})"
     if found["status"] == "beyond":
         return (
             f"{target} is not reached within what was measured (up to {most} queries); if the "
-            f"curve goes on as it does, {needed}."
+            f"curve continues as fitted, {needed}."
         )
     return f"{needed}."
 
@@ -378,7 +378,7 @@ def print_study(result: Json, console: Console) -> None:
     say("")
     say(result["question"])
     if result["measure"] != "accuracy":
-        say(f"The measure is {result['measure']}, of 100%.")
+        say(f"The measure is {result['measure']}, in percent.")
     if any(point["against_teacher"] for point in result["points"]):
         say("Measured against the teacher’s answers, not against people’s.")
     columns = {
@@ -419,5 +419,5 @@ def print_study(result: Json, console: Console) -> None:
         say(("Sign", "bold"), f"     {sentence}")
     say(f"Runs     {progress(result)}")
     if levels := result["levels"]:
-        say(f"Beside   {against(levels)}")
+        say(f"Baseline {against(levels)}")
     say(f"Page     {result['page']}")

@@ -212,8 +212,8 @@ def _bounded(error: TeacherError) -> TeacherError:
     wait = datetime.timedelta(seconds=min(round(error.retry_after), 10**9))
     when = datetime.datetime.now(datetime.UTC) + wait
     return TeacherError(
-        f"{error}; it asks to come back in {wait}, at {when:%Y-%m-%d %H:%M} UTC: run the same "
-        "command again then",
+        f"{error}; it asks to retry in {wait}, at {when:%Y-%m-%d %H:%M} UTC: run the same command "
+        "again then",
         "fatal",
     )
 
@@ -387,13 +387,15 @@ class _Work:
             self.refusals[alike(str(error))] += 1
             count = self.refusals.total()
             if not self.heard and count >= _HOPELESS and len(self.refusals) == 1:
-                raise UserError(f"the first {count} requests are refused alike: {error}")
+                raise UserError(
+                    f"the first {count} requests were all refused for the same reason: {error}"
+                )
             return Failure(str(error), "refused")
         self.given_up_in_a_row += 1
         if self.given_up_in_a_row >= _HOPELESS:
             raise UserError(
                 f"{self.given_up_in_a_row} requests in a row had no answer after "
-                f"{self.attempts} attempts each, the last of them: {error}"
+                f"{self.attempts} attempts each; the last error: {error}"
             )
         return Failure(f"given up after {self.attempts} attempts: {error}")
 
@@ -402,8 +404,8 @@ class _Work:
         self.lost += 1
         if not self.heard and self.lost >= _HOPELESS:
             raise UserError(
-                f"the first {self.lost} calls have no usable answer, and each may be billed; the "
-                f"last of them: {error}"
+                f"the first {self.lost} calls had no usable answer, and each may be billed; the "
+                f"last error: {error}"
             )
 
     def _fail(self, error: BaseException) -> None:

@@ -75,10 +75,10 @@ def may_send_key(teacher: str, secret: Secret, url: str, allow_http: bool) -> No
     if not allow_http:
         raise UserError(
             f"teacher {teacher}: the key in {secret.variable} would go to {host} over plain http, "
-            f"where everybody on the way can read it; use https, unset {secret.variable} if the "
+            f"where anyone on the network can read it; use https, unset {secret.variable} if the "
             "server needs no key, or confirm it with teacher.allow_http=true"
         )
-    _log.warning("teacher %s: %s goes to %s over plain http", teacher, secret.variable, host)
+    _log.warning("teacher %s: %s is sent to %s over plain http", teacher, secret.variable, host)
 
 
 # An upper bound on the tokens that a chat template adds to a message: roles and separators.
@@ -166,7 +166,7 @@ class ApiTeacher(abc.ABC):
 
     def job_refused(self, job_id: str, said: Any) -> JobRefused:
         """Returns the error for a batch job that the vendor refused, with its reason."""
-        said = said or "it does not say why"
+        said = said or "it gave no reason"
         return JobRefused(self.secret.hide(f"{self.name} refused batch job {job_id}: {said}"))
 
 

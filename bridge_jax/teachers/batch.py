@@ -88,8 +88,8 @@ def collect_left_open(teacher: BatchTeacher, ledger: Ledger, poll_seconds: float
     work = _Batches(teacher, ledger, Outcomes([], None, Tally()), poll_seconds)
     if jobs := work.left_open():
         _log.warning(
-            "%s: %d batch jobs of an earlier start are open; they are collected first, which may "
-            "take a day: %s",
+            "%s: %d batch jobs from an earlier start are open; they are collected first, which "
+            "may take a day: %s",
             teacher.name,
             len(jobs),
             ", ".join(str(job.id) for job in jobs),
@@ -118,7 +118,7 @@ class _Batches:
         jobs = []
         for job in self.ledger.open_jobs():
             if job.vendor != self.teacher.vendor:
-                _log.warning("batch job %s is %s's: it stays open", job.name, job.vendor)
+                _log.warning("batch job %s belongs to %s: it stays open", job.name, job.vendor)
                 continue
             with _stays_open(job):
                 job_id = job.id or self._insist(self.teacher.find, job.name)
@@ -162,7 +162,7 @@ class _Batches:
             self.outcomes.report(sum(states[job.name].done for job in waiting))
             if waiting:
                 words = {f"{job.id}: {states[job.name].words}" for job in waiting}
-                _log.info("%s works on %s", self.teacher.name, "; ".join(sorted(words)))
+                _log.info("%s is working on %s", self.teacher.name, "; ".join(sorted(words)))
                 time.sleep(self.poll_seconds)
 
     def _submit_one(self, requests: Mapping[str, TeacherRequest]) -> BatchJob:
@@ -250,9 +250,9 @@ def _stays_open(job: BatchJob) -> Iterator[None]:
         raise
     except TeacherError as error:
         raise UserError(
-            f"{error}; whether batch job {job.id or job.name} is done and billed is unknown, so it "
-            "stays on the ledger: run the same command again, which collects it; or, if the vendor "
-            "has deleted it, write it off: launch.report --workdir=DIR "
+            f"{error}; batch job {job.id or job.name} may be done and billed, so it stays on the "
+            "ledger: run the same command again to collect it; or, if the vendor has deleted it, "
+            "write it off: launch.report --workdir=DIR "
             f"--write_off={job.id or job.name}"
         ) from error
 

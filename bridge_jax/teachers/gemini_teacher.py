@@ -107,7 +107,7 @@ class GeminiTeacher(ApiTeacher):
         """Returns the state of a job; Gemini does not say how many requests are done."""
         words = _words(self._job(job_id))
         if not words:
-            raise self.errors.unusable(f"batch job {job_id} without a state")
+            raise self.errors.unusable(f"batch job {job_id} has no state")
         return JobState(words, 0, words in _ENDED)
 
     def results(

@@ -81,7 +81,7 @@ def objects(body: bytes | str) -> list[Mapping[str, Any]]:
         values = items(parsed(text))
     found = [value for value in values if isinstance(value, Mapping)]
     if not found:
-        raise Unreadable("there is no object in it")
+        raise Unreadable("it contains no JSON object")
     return found
 
 
@@ -239,7 +239,7 @@ class HttpErrors:
     def unusable(self, answer: str) -> TeacherError:
         """Returns the error for an unusable answer; whether it is billed is unknown."""
         said = " ".join(self.secret.hide(answer).split())[:200]
-        return self._lost(f"what it answered is no reply of a model: {said!r}")
+        return self._lost(f"the response is not a model reply: {said!r}")
 
     def broken(self, error: BaseException) -> TeacherError | None:
         """Returns the error for a connection's exception; None for other exceptions."""
@@ -271,11 +271,11 @@ class HttpErrors:
         trouble: Trouble = "rejected"
         way_out = ""
         if status in (401, 403) or "API_KEY_INVALID" in reasons:
-            trouble, way_out = "fatal", f"; give {self.secret.variable} a key that it accepts"
+            trouble, way_out = "fatal", f"; set {self.secret.variable} to a key that it accepts"
         elif status == 402 or "insufficient_quota" in reasons:
-            trouble, way_out = "fatal", "; add to the account's credit"
+            trouble, way_out = "fatal", "; add credit to the account"
         elif status == 404:
-            trouble, way_out = "fatal", "; mend teacher.model or teacher.base_url"
+            trouble, way_out = "fatal", "; fix teacher.model or teacher.base_url"
         elif status in _OF_A_PROXY:
             trouble, way_out = "unknown", "; whether it is billed is unknown"
         elif status in (409, 425, 429) or status >= 500:
@@ -292,8 +292,8 @@ class HttpErrors:
             host = ""
         to = f"host {self.secret.hide(host)[:100]}" if host else "another address of the same host"
         return TeacherError(
-            f"{self.teacher} answers HTTP {status} and sends to {to}; that is not followed, since "
-            "the key would go there too: set teacher.base_url to the address that is meant"
+            f"{self.teacher} answers HTTP {status} and redirects to {to}; not followed, because "
+            "the key would be sent there too: set teacher.base_url to the intended address"
         )
 
 

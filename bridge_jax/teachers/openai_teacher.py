@@ -184,7 +184,7 @@ class OpenAITeacher(ApiTeacher):
         """Returns the state of a job."""
         job = self._job(job_id)
         if not isinstance(job.status, str):
-            raise self.errors.unusable(f"batch job {job_id} without a state")
+            raise self.errors.unusable(f"batch job {job_id} has no state")
         done = getattr(job.request_counts, "completed", None)
         return JobState(job.status, http.tokens(done) or 0, job.status in _ENDED)
 
@@ -230,7 +230,7 @@ class OpenAITeacher(ApiTeacher):
         # Without a valid status, the body itself shows whether it is a reply or an error.
         if isinstance(status, int) and status != 200:
             if self._dialect.learn(sent_as.body(request), status, body):
-                said = f"{self.name} refuses the form of the request, which changes: {body}"
+                said = f"{self.name} rejected a field of the request; retrying with others: {body}"
                 raise TeacherError(self.secret.hide(said)[:500], "transient")
             raise self.errors.refused(status, {}, body)
         return self.reply(request, mapping(body))
@@ -283,8 +283,8 @@ class Dialect:
         unknown = {name for name in _fields_refused(refusal) if name in sent}
         for name in sorted(unknown - self.refused):
             self.refused.add(name)
-            instead = "its other name is tried" if name in _LIMITS else "it is left out"
-            _log.warning("%s refuses %s: %s", self.teacher, name, instead)
+            instead = "trying its other name" if name in _LIMITS else "leaving it out"
+            _log.warning("%s does not accept %s: %s", self.teacher, name, instead)
         # A concurrent call may have learned the same already: that is a reason to retry too.
         limit = self._name_of_limit()
         return any(name in self.refused and name != limit for name in unknown)

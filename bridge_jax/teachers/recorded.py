@@ -136,7 +136,7 @@ def of_texts(
 
     def find(request: TeacherRequest) -> Record | TeacherError:
         if request.example_id not in texts:
-            return TeacherError(f"teacher {name}: nothing about {request.example_id!r}")
+            return TeacherError(f"teacher {name}: no reply about {request.example_id!r}")
         return {"reply": texts[request.example_id]}
 
     return RecordedTeacher(name, find, count_tokens)
@@ -226,7 +226,7 @@ def _from_ledger(path: Path) -> RecordedTeacher:
             return TeacherError(f"{about}: the recorded run had none either", "rejected")
         server = f" (the server asked here is {request.server})" if request.server else ""
         return TeacherError(
-            f"{about} to these words and settings, but to others: the config has to be that of the "
+            f"{about} with this prompt and these settings, only with others: use the config of the "
             f"recorded run{server}"
         )
 
@@ -264,9 +264,11 @@ def _checked(line: str, where: str) -> Record:
         raise UserError(f"{where}: has neither reply nor rationale")
     for name in ("input_tokens", "output_tokens"):
         if name in row and http.tokens(row[name]) is None:
-            raise UserError(f"{where}: {name}={row[name]}: a whole number from 0, or leave it out")
+            raise UserError(f"{where}: {name}={row[name]}: must be 0 or more, or left out")
     if row.get("finish", "stop") not in get_args(Finish):
-        raise UserError(f"{where}: finish={row['finish']}: one of {', '.join(get_args(Finish))}")
+        raise UserError(
+            f"{where}: finish={row['finish']}: must be one of {', '.join(get_args(Finish))}"
+        )
     return row
 
 

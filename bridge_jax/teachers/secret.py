@@ -49,8 +49,8 @@ class Secret:
         self.value = found[self.variable] if found[self.variable].strip() else ""
         if not all("!" <= letter <= "~" for letter in self.value):
             raise UserError(
-                f"{what_for}: the key in {self.variable} has a blank, a line break or a letter "
-                "that no key has; set it again, with nothing around it"
+                f"{what_for}: the key in {self.variable} contains a space, a line break or a "
+                "character that keys never contain; set it again without extra characters"
             )
         if needed and not self.value:
             raise UserError(

@@ -44,9 +44,9 @@ _CLOSE = "{%+ if add_generation_prompt %}{{ TEXT }}{% endif %}"
 # (lines to put before a template, a note for the user). They are tried in this order.
 _MENDED = (
     ("", ""),
-    (_PARTS, "wants contents as a list of parts, and gets them so"),
-    (_MERGE, "has no place for a system message, which heads the user's"),
-    (_MERGE + _PARTS, "has no place for a system message, which heads the user's"),
+    (_PARTS, "expects contents as a list of parts; they are passed in that form"),
+    (_MERGE, "does not support a system message; it is prepended to the user's message"),
+    (_MERGE + _PARTS, "does not support a system message; it is prepended to the user's message"),
 )
 _PROBE = (
     {"role": "system", "content": "fourscore"},
@@ -118,7 +118,7 @@ class Chat:
             break
         if writes_date(source):
             self.notes.append(
-                f"the chat template can write today's date; where it does, every prompt has {DATE}"
+                f"the chat template can insert today's date; where it does, prompts use {DATE}"
             )
         self.repaired = self.source != source
 
@@ -193,7 +193,7 @@ def default_template(templates: Any, where: str) -> str:
         if "default" not in templates:
             raise UserError(
                 f"{where}: its chat templates are named {', '.join(sorted(templates))}, and none "
-                "is the default; write the one to use to chat_template.jinja"
+                "is the default; copy the one to use to chat_template.jinja"
             )
         templates = templates["default"]
     if not isinstance(templates, str) or not templates:
@@ -238,8 +238,8 @@ def _render(template: Template, messages: Messages, open_turn: bool) -> Rendered
         if content and content not in written:
             shown = message["content"].strip()[:60]
             raise UnwrittenError(
-                f"the checkpoint's chat template does not write the {message['role']} message as "
-                f"it is ({shown!r} ...), so what is trained would not be what was asked; "
+                f"the checkpoint's chat template does not render the {message['role']} message "
+                f"verbatim ({shown!r} ...), so the model would be trained on something else; "
                 f"{WAY_OUT}, or use another chat model"
             )
     return Rendered("".join(pieces), contents)
@@ -253,7 +253,7 @@ def _unused(texts: Iterable[str]) -> tuple[str, str]:
     used = set(text)
     free = [char for area in _PRIVATE for char in map(chr, area) if char not in used]
     if len(free) < 2:
-        raise UserError("a conversation has all characters of Unicode's private use")
+        raise UserError("a conversation uses all of Unicode's private-use characters")
     return free[0], free[1]
 
 

@@ -76,7 +76,7 @@ def read(path: Path) -> Any:
     is_gemma = model == "llama" and parts.named("add_space_prefix") is False
     if not is_gemma and (model != "gpt2" or not isinstance(pre, str) or pre not in _CUTS):
         raise UserError(
-            f"{path}: tokenizer {(model, pre)} is not supported; use a folder of safetensors"
+            f"{path}: tokenizer {(model, pre)} is not supported; use the safetensors checkpoint"
         )
     tokens, types = parts.listed("tokens", str), parts.listed("token_type", int)
     if len(types) != len(tokens):
@@ -92,7 +92,7 @@ def read(path: Path) -> Any:
         i = parts.named(f"{role}_token_id")
         if i is not None and (type(i) is not int or not 0 <= i < len(tokens)):
             raise parts.damaged(
-                f"tokenizer.ggml.{role}_token_id={i!r} is none of the {len(tokens)} tokens"
+                f"tokenizer.ggml.{role}_token_id={i!r} is not one of the {len(tokens)} tokens"
             )
         named[argument] = None if i is None else tokens[i]
     return PreTrainedTokenizerFast(tokenizer_object=bpe, chat_template=_template(parts), **named)
@@ -106,7 +106,7 @@ def _of_bytes(parts: _Parts, tokens: Sequence[str], pre: str) -> tokenizers.Toke
         left, _, right = pair.partition(" ")
         if not {left, right, left + right} <= vocabulary.keys():
             raise parts.damaged(
-                f"tokenizer.ggml.merges: {pair!r} does not join two tokens to a third"
+                f"tokenizer.ggml.merges: {pair!r} does not join two tokens into a third"
             )
         merges.append((left, right))
     # Llama 3 looks up whole words in the vocabulary before it merges.
@@ -156,6 +156,6 @@ def _template(parts: _Parts) -> Any:
     found = {k: v for k, v in parts.metadata.items() if k == key or k.startswith(f"{key}.")}
     for name, value in found.items():
         if not isinstance(value, str):
-            raise parts.damaged(f"{name} is no text")
+            raise parts.damaged(f"{name} is not a string")
     others = {name.removeprefix(f"{key}."): text for name, text in found.items()}
     return found.get(key) or others or None

@@ -106,8 +106,8 @@ def pack(
     lengths = [s.length for s in sequences]
     if max(lengths) > row_tokens:
         raise UserError(
-            f"a training sequence has {max(lengths)} tokens, a row {row_tokens}: raise row_tokens, "
-            "or lower max_prompt_tokens or generation.max_new_tokens"
+            f"a training sequence has {max(lengths)} tokens, but a row holds {row_tokens}: raise "
+            "row_tokens, or lower max_prompt_tokens or generation.max_new_tokens"
         )
     plan = first_fit(lengths, row_tokens) if packed else [[i] for i in range(len(lengths))]
     targets = [s.targets for s in sequences]

@@ -206,16 +206,16 @@ def render_prompt(
     rest = len(tokenizer.render_chat(messages(empty, mode)))
     of_task = _of_task(tokenizer, example)
     no_room = UserError(
-        f"example {example.id!r}: its prompt needs {rest} tokens beside the question{of_task}, "
-        f"max_prompt_tokens is {max_tokens}; raise it"
-        + (", or say the task in fewer words" if of_task else "")
+        f"example {example.id!r}: its prompt needs {rest} tokens besides the question{of_task}, "
+        f"but max_prompt_tokens is {max_tokens}; raise it"
+        + (", or shorten the task" if of_task else "")
     )
     if rest >= max_tokens:
         raise no_room
     if on_long == "error":
         raise UserError(
-            f"example {example.id!r}: its prompt has {len(ids)} tokens{of_task}, max_prompt_tokens "
-            f"is {max_tokens}; raise it, or cut long questions with "
+            f"example {example.id!r}: its prompt has {len(ids)} tokens{of_task}, but "
+            f"max_prompt_tokens is {max_tokens}; raise it, or cut long questions with "
             "--config.on_long_prompt=cut_end, cut_beginning or cut_middle"
         )
     question = tokenizer.encode(example.question)
@@ -247,7 +247,7 @@ def _of_task(tokenizer: Tokenizer, example: Example) -> str:
     if not parts:
         return ""
     tokens = len(tokenizer.encode("\n\n".join(parts)))
-    return f" ({tokens} of them the instruction and the labels)"
+    return f" ({tokens} of them for the instruction and the labels)"
 
 
 def training_sequence(

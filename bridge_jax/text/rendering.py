@@ -267,10 +267,10 @@ class Rendering:
         """Raises a `UserError` if a token of `what` has no row in the embedding table."""
         if (largest := max(ids, default=0)) >= self.table_rows:
             raise UserError(
-                f"{what}: its token {self.tokenizer.name(largest)!r} has the "
-                f"id {largest}, and the embedding table of {self.checkpoint} has "
+                f"{what}: its token {self.tokenizer.name(largest)!r} has id "
+                f"{largest}, but the embedding table of {self.checkpoint} has "
                 f"{self.table_rows:,} rows; use the tokenizer that belongs to the checkpoint, or "
-                "give the table a row for each token"
+                "extend the table to one row for each token"
             )
 
     def _sequences(self, items: Sequence[Item], mode: Mode) -> list[TrainingSequence]:

@@ -235,10 +235,12 @@ def _read_model(path: Path) -> tuple[Any, Any]:
     try:
         proto = _messages().ModelProto.FromString(data)
     except DecodeError as error:
-        raise UserError(f"{path}: not a whole SentencePiece file; download it again") from error
+        raise UserError(
+            f"{path}: truncated or not a SentencePiece file; download it again"
+        ) from error
     # The normalizer's settings follow the pieces, so they are missing if the file was cut off.
     if not (proto.pieces and proto.HasField("normalizer_spec")):
-        raise UserError(f"{path}: not a whole SentencePiece file; download it again")
+        raise UserError(f"{path}: truncated or not a SentencePiece file; download it again")
     return text_library.SentencepieceTokenizer(data), proto
 
 

@@ -34,7 +34,7 @@ _COUNT, _LIMIT, _JOIN = "count_steps", "limit_size", "join_limited"  # filters t
 
 _SIZED = (str, bytes, list, tuple, dict)
 
-WAY_OUT = "correct it (chat_template.jinja, or chat_template in tokenizer_config.json)"
+WAY_OUT = "fix it (chat_template.jinja, or chat_template in tokenizer_config.json)"
 
 
 class _TooMuch(jinja2.TemplateRuntimeError):
@@ -72,7 +72,7 @@ def compile_template(source: str, tokens: Mapping[str, Any]) -> Template:
             if isinstance(error, _TooMuch):
                 fault = f"fails: {error}"
             elif isinstance(error, jinja2.TemplateError):
-                fault = f"refuses the messages: {error}"
+                fault = f"rejects the messages: {error}"
             else:
                 fault = f"fails: {type(error).__name__}: {error}"
             raise UserError(f"the checkpoint's chat template {fault}; {WAY_OUT}") from error

@@ -82,7 +82,7 @@ def thinking_of(tokenizer: Tokenizer, form: Form, checkpoint: str) -> Thinking:
     if None in found:
         raise UserError(
             f"thinking.form=tags: the tokenizer of {checkpoint} has no token "
-            f"{TAGS[found.index(None)]}; use thinking.form=plain, or a model that thinks"
+            f"{TAGS[found.index(None)]}; use thinking.form=plain, or a reasoning model"
         )
     opening, closing = ((token,) for token in found if token is not None)
     return Thinking(opening, closing, answering=tuple(tokenizer.encode(f"\n{ANSWER_MARK}")))

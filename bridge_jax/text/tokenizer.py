@@ -122,7 +122,7 @@ class Tokenizer(Protocol):
         end = eos if end is None else end
         if end is None:
             raise UserError(
-                f"the tokenizer has no token that ends a turn; name its eos_token in {_CONFIG}"
+                f"the tokenizer has no token that ends a turn; set its eos_token in {_CONFIG}"
             )
         found = settle(end, [eos, *ends], pad, rows, self.name)
         self.end_id, self.end_ids, self.pad_id = found.end_ids[0], found.end_ids, found.pad_id
@@ -155,15 +155,15 @@ def settle(
     rows = rows or max([end, pad or 0, *(i or 0 for i in others)]) + 1
     if end >= rows:
         raise UserError(
-            f"the token that ends a turn, {name(end)!r}, has the id {end}, and the model's "
+            f"the token that ends a turn, {name(end)!r}, has id {end}, but the model's "
             f"embedding table has {rows:,} rows; use the tokenizer that belongs to the checkpoint, "
-            "or give the table a row for each token"
+            "or extend the table to one row for each token"
         )
     notes = []
     if pad is not None and not 0 <= pad < rows:
         notes.append(
-            f"the pad token {name(pad)!r} has the id {pad}, and the embedding table {rows:,} rows; "
-            f"{name(end)!r} fills instead"
+            f"the pad token {name(pad)!r} has id {pad}, but the embedding table has {rows:,} rows; "
+            f"{name(end)!r} pads instead"
         )
         pad = None
     more = {i for i in others if i is not None and i < rows} - {end}
@@ -186,7 +186,7 @@ class HFTokenizer(Tokenizer):
         """
         where = "the checkpoint's tokenizer"
         if not fast.is_fast:
-            raise UserError(f"{where} is not a fast one; put its tokenizer.json beside it")
+            raise UserError(f"{where} is not a fast one; add its tokenizer.json")
         self._fast, backend = fast, fast.backend_tokenizer
         backend.no_truncation()
         backend.no_padding()
@@ -299,10 +299,10 @@ def _load(checkpoint: Path, rows: int | None, ends: Sequence[int]) -> Tokenizer:
         else:
             fast = transformers.AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
         if not isinstance(fast.model_max_length, int | float):
-            raise TypeError(f"model_max_length={fast.model_max_length!r} is no number")
+            raise TypeError(f"model_max_length={fast.model_max_length!r} is not a number")
     except Exception as error:  # tokenizers raises a bare Exception for a damaged tokenizer.json
         raise UserError(
-            f"{checkpoint}: has no tokenizer that can be read ({str(error)[:200]}); put "
+            f"{checkpoint}: has no readable tokenizer ({str(error)[:200]}); put "
             "the checkpoint's tokenizer.json and tokenizer_config.json there"
         ) from error
     return HFTokenizer(fast, rows, ends)

@@ -82,7 +82,7 @@ class StateCheckpoints:
         if step is None:
             return state, None
         args = ocp.args.Composite(state=_restoring(state), position=ocp.args.JsonRestore())
-        with _damage(self.folder / str(step), f"delete {self.folder} to begin this stage again"):
+        with _damage(self.folder / str(step), f"delete {self.folder} to restart this stage"):
             found = self.manager.restore(step, args=args)
             return found["state"], found["position"]
 
@@ -119,7 +119,7 @@ class StateCheckpoints:
                 self.manager.close()
 
     def _disk_errors(self) -> contextlib.AbstractContextManager[None]:
-        return _disk_errors(self.folder, "the state of the training", self.folder)
+        return _disk_errors(self.folder, "the training state", self.folder)
 
 
 @contextlib.contextmanager
@@ -148,10 +148,10 @@ def _disk_errors(path: Path, what: str, states: Path) -> Iterator[None]:
         for half in (*path.parent.glob(f"{path.name}{_HALF}"), *path.glob(f"*{_HALF}")):
             shutil.rmtree(half, ignore_errors=True)
         steps = [int(folder.name) for folder in states.glob("*") if folder.name.isdigit()]
-        goes_on = f"it goes on after step {max(steps)}" if steps else "it begins this stage again"
+        goes_on = f"it resumes after step {max(steps)}" if steps else "it restarts this stage"
         raise UserError(
-            f"{path}: {os.strerror(number)}: {what} could not be saved. Free some space or mend "
-            f"the disk, and run the same command: {goes_on}"
+            f"{path}: {os.strerror(number)}: {what} could not be saved. Free some space or fix "
+            f"the disk, then run the same command again: {goes_on}"
         ) from error
 
 

@@ -176,9 +176,9 @@ def _check_guards(monitor: GuardMonitor, name: str, steps: int) -> None:
     """Raises a `UserError` if a guard is violated after `steps` steps, whose state is saved."""
     if violation := monitor.violation:
         raise UserError(
-            f"{name}: stopped after {steps} steps, which are saved: {violation}. With another "
-            "limit the same command goes on from there; with other settings this training begins "
-            "again from the model before it"
+            f"{name}: stopped after {steps} steps (state saved): {violation}. Run the same command "
+            "with another limit to resume; changing other settings restarts this training from "
+            "the model before it"
         )
 
 

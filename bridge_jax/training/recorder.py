@@ -294,7 +294,8 @@ class _Guarded:
             self._board = None
             why = str(error).splitlines()[:1]
             _log.warning(
-                "curves=%s: no more curves of this training (%s: %s); metrics.jsonl has all of it",
+                "curves=%s: disabled for the rest of this training (%s: %s); metrics.jsonl still "
+                "has all metrics",
                 self._curves,
                 type(error).__name__,
                 *(why or [""]),
@@ -320,5 +321,5 @@ def _library(curves: Curves) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise UserError(
-            f"curves={curves} needs its writer: pip install 'bridge-jax[{curves}]'"
+            f"curves={curves} requires an optional package: pip install 'bridge-jax[{curves}]'"
         ) from error

@@ -26,10 +26,10 @@ cd "$root"
 log=bridge-$name.log
 
 # A new line in a value would be a line of the batch script.
-[[ $time$partition != *[$' \t\n']* ]] || usage_error "--time and --partition have no blanks"
-[[ -n $time ]] || usage_error "--time is empty: as 24:00:00"
-[[ $nodes =~ ^[1-9][0-9]*$ ]] || usage_error "--nodes=$nodes: a number from 1"
-[[ $gpus =~ ^[1-9][0-9]*$ ]] || usage_error "--gpus=$gpus: a number from 1, of one node"
+[[ $time$partition != *[$' \t\n']* ]] || usage_error "--time and --partition must not contain spaces"
+[[ -n $time ]] || usage_error "--time is empty: use a value such as 24:00:00"
+[[ $nodes =~ ^[1-9][0-9]*$ ]] || usage_error "--nodes=$nodes: must be 1 or more"
+[[ $gpus =~ ^[1-9][0-9]*$ ]] || usage_error "--gpus=$gpus: must be 1 or more, per node"
 if [[ $verb == start ]]; then
   flags=" ${rest[*]}"
   [[ $flags == *' --config='* ]] || usage_error "write -- --config=FILE.py at the end, the config of the run"
@@ -67,11 +67,11 @@ bill() {
   set +e # In a trap, a plain return has the status from before it.
   trap - EXIT
   if ! found=$(jobs_of_run 2>/dev/null); then
-    say 'Slurm could not be asked what waits or runs: squeue --me'
+    say 'Slurm did not say what is waiting or running; check with squeue --me'
   elif [[ -n $found ]]; then
     say "In Slurm's queue, and charged to your account while it runs: $found"
   else
-    say "Nothing of the name $name waits or runs in Slurm."
+    say "No job named $name is waiting or running in Slurm."
   fi
   exit "$code"
 }
@@ -81,7 +81,7 @@ if [[ -n $dry_run ]]; then
   exit
 fi
 trap bill EXIT
-need_program sbatch "this is no login node of a Slurm cluster"
+need_program sbatch "this is not a login node of a Slurm cluster"
 # In braces it is read as one: bash reads a script as it runs, and this file may change meanwhile.
 {
   case $verb in
@@ -89,14 +89,14 @@ need_program sbatch "this is no login node of a Slurm cluster"
       [[ -x .venv/bin/python ]] || fail "$root/.venv is missing: docs/pods.md, part 8, has the commands"
       ask_about_money "${rest[@]}"
       require_teacher_key
-      found=$(jobs_of_run) || fail 'Slurm does not answer; the message above is of squeue'
-      [[ -z $found ]] || fail "a job of this name waits or runs already: stop it, or choose another --name"
-      batch_script | sbatch || fail 'the job was not accepted; the message above is of sbatch'
+      found=$(jobs_of_run) || fail 'Slurm does not answer; the message above is from squeue'
+      [[ -z $found ]] || fail "a job of this name is already waiting or running: stop it, or choose another --name"
+      batch_script | sbatch || fail 'the job was not accepted; the message above is from sbatch'
       ;;
-    status) jobs_of_run || fail 'Slurm does not answer; the message above is of squeue' ;;
+    status) jobs_of_run || fail 'Slurm does not answer; the message above is from squeue' ;;
     logs) tail -n 200 "$log" || fail 'no log yet: the job has not started' ;;
     attach) tail -n 40 -F "$log" ;;
-    stop) scancel --me --name="$name" || fail 'Slurm does not answer; the message above is of scancel' ;;
+    stop) scancel --me --name="$name" || fail 'Slurm does not answer; the message above is from scancel' ;;
   esac
   exit
 }

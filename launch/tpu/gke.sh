@@ -34,7 +34,7 @@ require_flags project location cluster
 require_name "$name"
 if [[ $verb == start ]]; then
   require_flags image nfs
-  [[ $nfs == *:/* ]] || usage_error "--nfs=$nfs: ADDRESS:/SHARE"
+  [[ $nfs == *:/* ]] || usage_error "--nfs=$nfs: must be ADDRESS:/SHARE"
 fi
 
 case $type in
@@ -43,32 +43,32 @@ case $type in
   v5p) accelerator=tpu-v5p-slice topology=${topology:-2x2x2} ;;
   v6e) accelerator=tpu-v6e-slice topology=${topology:-4x4} ;;
   tpu7x) accelerator=tpu7x topology=${topology:-2x2x2} ;;
-  *) usage_error "--type=$type: one of v4, v5e, v5p, v6e, tpu7x" ;;
+  *) usage_error "--type=$type: must be one of v4, v5e, v5p, v6e, tpu7x" ;;
 esac
 axis='[1-9][0-9]*'
 [[ $type == v?e || $topology =~ ^${axis}x${axis}x${axis}$ ]] || usage_error "--topology=$topology:" \
-  "$type has three axes, as 2x2x2"
+  "$type has three axes, such as 2x2x2"
 [[ $type != v?e || $topology =~ ^${axis}x${axis}$ ]] || usage_error "--topology=$topology: $type" \
-  "has two axes, as 4x4"
+  "has two axes, such as 4x4"
 chips=$((${topology//x/ * })) hosts=$((${topology//x/ * } / 4))
-((chips % 4 == 0)) || usage_error "--topology=$topology: $chips chips, and the nodes have four each"
+((chips % 4 == 0)) || usage_error "--topology=$topology: $chips chips, but the nodes have four each"
 case $topology in
   2x2 | 2x4 | 4x4 | 4x8 | 8x8 | 8x16 | 16x16 | 2x2x1 | 2x2x2 | 2x2x4 | 2x4x4) ;;
   *x*x*)
     IFS=x read -r first second third <<<"$topology"
     ((first % 4 + second % 4 + third % 4 == 0 && first <= second && second <= third)) ||
-      usage_error "--topology=$topology: $type has 2x2x1, 2x2x2, 2x2x4, 2x4x4, and above these" \
-        "multiples of 4 in ascending order, as 4x4x8"
+      usage_error "--topology=$topology: $type supports 2x2x1, 2x2x2, 2x2x4, 2x4x4, and above" \
+        "these multiples of 4 in ascending order, such as 4x4x8"
     ;;
-  *) usage_error "--topology=$topology: $type has 2x2, 2x4, 4x4, 4x8, 8x8, 8x16 and 16x16" ;;
+  *) usage_error "--topology=$topology: $type supports 2x2, 2x4, 4x4, 4x8, 8x8, 8x16 and 16x16" ;;
 esac
-[[ $slices =~ ^$axis$ ]] || usage_error "--slices=$slices: a number from 1"
-[[ $wait =~ ^[0-9]+[hm]$ ]] || usage_error "--wait=$wait: as 90m or 6h"
+[[ $slices =~ ^$axis$ ]] || usage_error "--slices=$slices: must be 1 or more"
+[[ $wait =~ ^[0-9]+[hm]$ ]] || usage_error "--wait=$wait: use a value such as 90m or 6h"
 minutes=${wait%[hm]}
 [[ $wait == *m ]] || minutes=$((minutes * 60))
-[[ $restarts =~ ^[0-9]+$ ]] || usage_error "--restarts=$restarts: a number"
-((slices == 1 || hosts > 1)) || usage_error "--slices=$slices: GKE joins slices of several hosts" \
-  "only, and $topology has one"
+[[ $restarts =~ ^[0-9]+$ ]] || usage_error "--restarts=$restarts: must be a number"
+((slices == 1 || hosts > 1)) || usage_error "--slices=$slices: GKE can only join slices of" \
+  "several hosts, and $topology has one"
 if [[ $verb == start ]]; then
   require_files_of_run
   refuse_control_characters "--image=$image" "--nfs=$nfs" "${rest[@]}"
@@ -234,11 +234,11 @@ bill() {
     [[ $(conditions) == @(NONE|UNKNOWN|*Completed*|*Failed*|*Suspended*) ]] ||
       say "The JobSet $name keeps asking for nodes, watched or not. To end that: $(this delete)"
   else
-    say "The cluster could not be asked what is billed: gcloud container node-pools list" \
+    say "The cluster did not say what is billed; check with: gcloud container node-pools list" \
       "--cluster=$cluster --location=$location --project=$project, or" \
       "https://console.cloud.google.com/kubernetes/list?project=$project"
   fi
-  say 'Billed as well, until you delete them: the cluster itself, the Filestore share, the machine bridge-files, the image (docs/pods.md, part 9).'
+  say 'Also billed, until you delete them: the cluster itself, the Filestore share, the machine bridge-files, the image (docs/pods.md, part 9).'
   rm -rf "$tmp"
   exit "$code"
 }
@@ -249,7 +249,7 @@ connect() {
     fail 'gcloud is not logged in: gcloud auth login'
   kubectl config get-contexts -o name 2>/dev/null | grep -qx "$context" ||
     gcloud container clusters get-credentials "$cluster" --location="$location" --project="$project" >&2 ||
-    fail "there is no way to the cluster $cluster: see its name and location (gcloud container" \
+    fail "the cluster $cluster cannot be reached: check its name and location (gcloud container" \
       "clusters list --project=$project), and billing (docs/pods.md, part 1)"
 }
 
@@ -261,7 +261,7 @@ send_keys() {
   fi
   { teacher_key && echo "${HF_TOKEN:+HF_TOKEN=$HF_TOKEN}"; } |
     kube create secret generic "$name-keys" --from-env-file=/dev/stdin --dry-run=client -o yaml |
-    kube apply -f - >&2 || fail 'the Secret with the keys cannot be written; the message above is of kubectl'
+    kube apply -f - >&2 || fail 'the Secret with the keys cannot be written; the message above is from kubectl'
 }
 
 start() {
@@ -272,17 +272,17 @@ start() {
     return
   fi
   kube get crd jobsets.jobset.x-k8s.io >/dev/null 2>"$tmp/why" ||
-    fail "the cluster has no JobSet, or cannot be asked ($(tail -n 1 "$tmp/why")). To install it:" \
+    fail "the cluster has no JobSet, or does not answer ($(tail -n 1 "$tmp/why")). To install it:" \
       "docs/pods.md, part 7"
   state=$(conditions)
   if [[ $state == *Completed* || $state == *Failed* ]]; then
-    say "the last run has ended ($state): starting it again, it resumes from the share"
-    kube delete "$jobset" --wait >&2 || fail 'the old JobSet cannot be deleted; the message above is of kubectl'
+    say "the last run has ended ($state): starting it again; it resumes from the share"
+    kube delete "$jobset" --wait >&2 || fail 'the old JobSet cannot be deleted; the message above is from kubectl'
   fi
   send_keys
   manifest | kube apply -f - >&2 ||
-    fail "the JobSet cannot be applied; the message above is of kubectl. If a run of this name is" \
-      "going on with other flags, delete it first: $(this delete)"
+    fail "the JobSet cannot be applied; the message above is from kubectl. If a run of this name is" \
+      "active with other flags, delete it first: $(this delete)"
   say "waiting for $((hosts * slices)) pods"
   until=$((SECONDS + minutes * 60))
   while ((SECONDS < until)); do
@@ -297,15 +297,15 @@ start() {
     esac
     running=$(pods | grep -c ' Running$' || true)
     if ((running == hosts * slices)); then
-      say "the run is started in $running pods: $(this attach)"
+      say "the run has started in $running pods: $(this attach)"
       return
     fi
     pause
   done
   why=$(kube get pods -l "$pods_of_run" -o jsonpath='{.items[*].status.conditions[?(@.type=="PodScheduled")].message}' 2>/dev/null || true)
-  fail "after $wait $running of $((hosts * slices)) pods run. ${why:+Kubernetes says: $why. }Does" \
-    "a node pool have $type with $topology${spot:+ as spot}, quota, and room to grow" \
-    "(docs/pods.md, part 7)? The JobSet stays, and starts when there are nodes"
+  fail "after $wait, $running of $((hosts * slices)) pods are running. ${why:+Kubernetes says: $why. }Check" \
+    "that a node pool has $type with $topology${spot:+ as spot}, quota, and room to grow" \
+    "(docs/pods.md, part 7). The JobSet stays, and starts when there are nodes"
 }
 
 tmp=$(mktemp -d)
@@ -328,7 +328,7 @@ trap 'rm -rf "$tmp"' EXIT
     start) start ;;
     status)
       say "JobSet: $(conditions)"
-      pods >&2 || fail 'the pods cannot be listed; the message above is of kubectl'
+      pods >&2 || fail 'the pods cannot be listed; the message above is from kubectl'
       ;;
     logs)
       require_pods
@@ -338,7 +338,7 @@ trap 'rm -rf "$tmp"' EXIT
       require_pods
       kube logs -f -l "$pods_of_run,jobset.sigs.k8s.io/job-index=0,batch.kubernetes.io/job-completion-index=0" \
         --container=run --tail=40 ||
-        fail "the connection ended. The run does not need it: $(this status)"
+        fail "the connection ended. The run does not need the connection: $(this status)"
       ;;
     stop)
       kube patch "$jobset" --type=merge -p '{"spec":{"suspend":true}}' >&2 || fail "there is no run" \
@@ -346,8 +346,8 @@ trap 'rm -rf "$tmp"' EXIT
       say "the pods save their state and end; start resumes the run"
       ;;
     delete)
-      kube delete "$jobset" --ignore-not-found --wait >&2 || fail 'the JobSet cannot be deleted; the message above is of kubectl'
-      kube delete secret "$name-keys" --ignore-not-found >&2 || fail 'the Secret with the keys cannot be deleted; the message above is of kubectl'
+      kube delete "$jobset" --ignore-not-found --wait >&2 || fail 'the JobSet cannot be deleted; the message above is from kubectl'
+      kube delete secret "$name-keys" --ignore-not-found >&2 || fail 'the Secret with the keys cannot be deleted; the message above is from kubectl'
       ;;
   esac
   exit

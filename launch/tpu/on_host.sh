@@ -28,7 +28,7 @@ prepare() {
     answer prepared
     return
   fi
-  ! systemctl is-active --quiet bridge || broken "a run is going on here with other code: stop it first"
+  ! systemctl is-active --quiet bridge || broken "a run is active here with other code: stop it first"
   local free
   free=$(df -Pk "$base" | awk 'NR == 2 {print $4}')
   ((free > 10 * 1024 * 1024)) ||
@@ -98,7 +98,7 @@ begin() {
   shift
   command="exec $base/venv/bin/python -m launch.run$(printf ' %q' "$@")"
   if systemctl is-active --quiet bridge; then
-    [[ $(<"$base/run.sh") == "$command" ]] || broken "another run is going on here: stop it first"
+    [[ $(<"$base/run.sh") == "$command" ]] || broken "another run is active here: stop it first"
     answer running
     return
   fi

@@ -35,7 +35,7 @@ require_flags project zone
 require_name "$name"
 if [[ $verb == start || $verb == watch ]]; then
   require_flags nfs
-  [[ $nfs == *:/* ]] || usage_error "--nfs=$nfs: ADDRESS:/SHARE"
+  [[ $nfs == *:/* ]] || usage_error "--nfs=$nfs: must be ADDRESS:/SHARE"
 fi
 
 case $type in
@@ -43,8 +43,8 @@ case $type in
   v6e-[1-9]*) image=v2-alpha-tpuv6e ;;
   v5p-[1-9]*) image=v2-alpha-tpuv5 ;;
   v4-[1-9]*) image=tpu-ubuntu2204-base ;;
-  tpu7x* | v7x*) usage_error "--type=$type: TPU7x is had through GKE alone: launch/tpu/gke.sh" ;;
-  *) usage_error "--type=$type: one as v5litepod-16, v6e-16, v5p-16 or v4-16" ;;
+  tpu7x* | v7x*) usage_error "--type=$type: TPU7x is available only through GKE: launch/tpu/gke.sh" ;;
+  *) usage_error "--type=$type: use a type such as v5litepod-16, v6e-16, v5p-16 or v4-16" ;;
 esac
 [[ $verb != start && $verb != watch ]] || require_files_of_run
 where=(--project="$project" --zone="$zone")
@@ -112,7 +112,7 @@ bill() {
   [[ $state == @(NONE|UNKNOWN) ]] || real=$(type_of_slice)
   real=$(chips_of "${real:-$type}")
   case $state in
-    NONE) say "Billed: no TPU in the name of $name." ;;
+    NONE) say "Billed: no TPU named $name." ;;
     CREATING | ACCEPTED | WAITING_FOR_RESOURCES | PROVISIONING)
       say "Billed: no TPU yet. The request $name is in the queue ($state), and its $real are" \
         "billed as soon as it is ACTIVE, watched or not. To withdraw it: $(this delete)"
@@ -122,12 +122,12 @@ bill() {
       ;;
     SUSPENDING | DELETING) say "The slice $name is being deleted and may be billed until then:" \
       "$(this status)" ;;
-    SUSPENDED | FAILED) say "Billed: no TPU. The request $name is $state; start asks again, delete" \
-      "removes it." ;;
-    *) say "Google could not be asked whether a slice $name is billed: $(this status), or" \
+    SUSPENDED | FAILED) say "Billed: no TPU. The request $name is $state; start requests it" \
+      "again, delete removes it." ;;
+    *) say "Google did not say whether a slice $name is billed; check with: $(this status), or" \
       "https://console.cloud.google.com/compute/tpus?project=$project" ;;
   esac
-  say "Billed as well: the Filestore share and the machine bridge-files, until you delete them" \
+  say "Also billed: the Filestore share and the machine bridge-files, until you delete them" \
     "(docs/pods.md, part 9)."
   rm -rf "$tmp"
   exit "$code"
@@ -152,7 +152,7 @@ request() {
       ;;
     *quota* | *resource_exhausted*)
       trouble="ask for quota (docs/pods.md, part 3), a smaller --type, another --zone"
-      [[ -n $spot ]] || trouble+=", or --spot, whose quota is another"
+      [[ -n $spot ]] || trouble+=", or --spot, which has a separate quota"
       ;;
     *permission*)
       trouble="your account needs the roles TPU Admin and Service Account User in $project"
@@ -165,7 +165,7 @@ request() {
       trouble+=" gcloud compute tpus accelerator-types list --project=$project --zone=$zone;"
       trouble+=" gcloud compute tpus tpu-vm versions list --project=$project --zone=$zone"
       ;;
-    *) trouble="the message above is Google's; start again when it is put right" ;;
+    *) trouble="the message above is Google's; start again when it is fixed" ;;
   esac
   fail "the slice cannot be requested: $trouble"
 }
@@ -183,7 +183,7 @@ remove() {
     [[ $(request_state) == NONE ]] && return
     pause
   done
-  fail "the slice is still there after 120 questions"
+  fail "the slice is still there after 120 checks"
 }
 
 # Returns when the slice is there: requests it, waits, and replaces what is gone.
@@ -202,28 +202,28 @@ own_slice() {
         case $machines in
           READY) return ;;
           PREEMPTED | TERMINATED | STOPPED | NONE)
-            say 'the slice was preempted: deleting what is left, and asking again'
+            say 'the slice was preempted: deleting what is left, and requesting again'
             remove
             ;;
           *)
             say "its machines: $machines"
-            ((++tries < 40)) || give_up "the slice is not ready after 40 questions: delete it and" \
-              "start anew"
+            ((++tries < 40)) || give_up "the slice is not ready after 40 checks: delete it and" \
+              "start over"
             ;;
         esac
         ;;
       SUSPENDED)
-        say 'the slice was preempted, or taken back: deleting the request, and asking again'
+        say 'the slice was preempted, or taken back: deleting the request, and requesting again'
         remove
         ;;
       FAILED)
         if [[ -z $before ]]; then
-          say 'the last request has failed: deleting it, and asking again'
+          say 'the last request has failed: deleting it, and requesting again'
           remove
         else
           said=$(queue describe "$name" --format='value(state.failedData.error.message)' 2>/dev/null) || true
-          fail "the request has failed${said:+: $said}. If chips are short: another zone, fewer of" \
-            "them, ${spot:+without }--spot, or a longer --wait (now $wait). If quota is:" \
+          fail "the request has failed${said:+: $said}. If chips are short, try another zone, fewer" \
+            "of them, ${spot:+no }--spot, or a longer --wait (now $wait). If quota is short, see" \
             "docs/pods.md, part 3"
         fi
         ;;
@@ -277,12 +277,12 @@ complaint() {
 settle_in() {
   local tries stamp
   count_hosts
-  trouble='Google does not say which hosts the slice has: start again'
+  trouble='Google did not list the hosts of the slice: start again'
   ((hosts)) || return
   for ((tries = 1; ; tries++)); do
     ask all hello </dev/null && break
-    trouble="$(complaint). A host may be starting still: start again; if it stays away, delete the"
-    trouble+=" slice and start anew. If none answers, see part 4 of docs/pods.md (firewall, ssh-agent)"
+    trouble="$(complaint). A host may still be starting: start again; if it never answers, delete the"
+    trouble+=" slice and start over. If none answers, see part 4 of docs/pods.md (firewall, ssh-agent)"
     ((tries < 10)) && slice_lives || return 1
     pause
   done
@@ -293,8 +293,8 @@ settle_in() {
   for tries in 1 2; do
     node scp "$tmp/bridge-code.tar" "$name:/tmp/bridge-code.tar" --worker=all >&2 || true
     ask all prepare "$nfs" "$stamp" </dev/null && break
-    trouble="$(complaint)"$'\n'"The hosts are not prepared. Put it right (docs/pods.md, part 10) and"
-    trouble+=" start again: only what is missing is done"
+    trouble="$(complaint)"$'\n'"The hosts are not prepared. Fix this (docs/pods.md, part 10) and"
+    trouble+=" start again: only the missing steps are done"
     ((tries < 2)) && slice_lives || return 1
     say "$(complaint)"$'\n'"trying once more"
     pause
@@ -304,7 +304,7 @@ settle_in() {
     trouble="$(complaint)"
     return 1
   fi
-  say "the run is started on $hosts hosts: $(this attach)"
+  say "the run has started on $hosts hosts: $(this attach)"
 }
 
 hub_key() { echo "${HF_TOKEN:+HF_TOKEN=$HF_TOKEN}"; }
@@ -373,7 +373,7 @@ start() {
     own_slice
     settle_in && return
     slice_lives && give_up "$trouble"
-    say 'the slice was lost meanwhile'
+    say 'the slice was lost in the meantime'
   done
 }
 
@@ -393,8 +393,8 @@ watch() {
       running | stopping) misses=0 ;;
       none) start ;;
       lost)
-        ((++misses < 20)) || give_up "$(complaint), for 20 questions. The run may go on: status;" \
-          "or delete the slice and watch again"
+        ((++misses < 20)) || give_up "$(complaint), for 20 checks. The run may still be active:" \
+          "see status, or delete the slice and watch again"
         ;;
       *)
         say "${answers//bridge-host /}"
@@ -418,14 +418,14 @@ status() {
   if ((hosts)); then
     say "run: $(<"$tmp/state")"
   else
-    say "run: none, as there are no hosts"
+    say "run: none, because there are no hosts"
   fi
   [[ -z $answers ]] || say "${answers//bridge-host /  }"
 }
 
 on_first() {
   node ssh "$name" --worker=0 --command="$1" ||
-    fail "the connection ended, or there is no slice. The run does not need it: $(this status)"
+    fail "the connection ended, or there is no slice. The run does not need the connection: $(this status)"
 }
 
 # In braces it is read as one: bash reads a script as it runs, and this file may change meanwhile.

@@ -45,13 +45,13 @@ def test_a_key_is_private_over_https_and_on_this_machine(url, private):
     ],
 )
 def test_an_address_that_holds_a_secret_is_refused_and_not_shown(url):
-    with pytest.raises(UserError, match=r"teacher\.base_url holds a .*environment") as caught:
+    with pytest.raises(UserError, match=r"teacher\.base_url contains a .*environment") as caught:
         address.check(url)
     assert "pa55" not in str(caught.value)
     config = config_io.override(
         RunConfig(), ["teacher.kind=openai", "teacher.model=m", f"teacher.base_url={url}"]
     )
-    with pytest.raises(UserError, match=r"teacher\.base_url holds a "):
+    with pytest.raises(UserError, match=r"teacher\.base_url contains a "):
         validate(config)
 
 
@@ -60,7 +60,7 @@ def test_an_address_that_holds_a_secret_is_refused_and_not_shown(url):
     ["not a url", "localhost:8000/v1", "ftp://host", "http://", "http://[::1", "http://h:99999"],
 )
 def test_what_is_no_address_is_refused(url):
-    with pytest.raises(UserError, match="no address of a server; give one such as"):
+    with pytest.raises(UserError, match="not a server address; use one such as"):
         address.check(url)
 
 

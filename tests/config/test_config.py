@@ -71,12 +71,12 @@ def test_overrides_change_nothing_else_and_the_last_one_wins():
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("budget.querys=3", "unknown config key 'budget.querys': did you mean 'budget.queries'?"),
-        ("buget.queries=3", "unknown config key 'buget.queries': did you mean 'budget.queries'?"),
+        ("budget.querys=3", "unknown config key 'budget.querys'; did you mean 'budget.queries'?"),
+        ("buget.queries=3", "unknown config key 'buget.queries'; did you mean 'budget.queries'?"),
         ("warmup.train.epoch=3", "did you mean 'warmup.train.epochs'?"),
         ("sed=3", "did you mean 'seed'?"),
         ("budget=3", "config key 'budget' is a group: set one of queries, usd"),
-        ("seed.x=3", "config key 'seed.x': 'seed' is a value, it has no 'x'"),
+        ("seed.x=3", "config key 'seed.x': 'seed' is a value, not a group; it has no 'x'"),
         ("budget.queries=many", "budget.queries=many: expected int"),
         ("budget.queries=1.5", "budget.queries=1.5: expected int"),
         ("budget.queries=", "budget.queries=: expected int"),
@@ -86,10 +86,10 @@ def test_overrides_change_nothing_else_and_the_last_one_wins():
         ("budget.queries=٣", "budget.queries=٣: expected int"),
         ("budget.usd=¼", "budget.usd=¼: expected float"),
         ("seed=" + "7" * 5000, f"seed={'7' * 80}…: expected int"),
-        ("data.columns=id:a,id:b", "data.columns=id:b: id is in twice"),
-        ("data.labelled=yes", "data.labelled=yes: true or false"),
-        ("curves=tensorbord", "curves=tensorbord: one of tensorboard, wandb, trackio"),
-        ("data.domains=fees,law", "data.domains=law: one of triage, fees, samples, filings"),
+        ("data.columns=id:a,id:b", "data.columns=id:b: id is listed twice"),
+        ("data.labelled=yes", "data.labelled=yes: expected true or false"),
+        ("curves=tensorbord", "curves=tensorbord: choose one of tensorboard, wandb, trackio"),
+        ("data.domains=fees,law", "data.domains=law: choose one of triage, fees, samples, filings"),
         ("data.columns=answer", "data.columns=answer: expected NAME:VALUE,NAME:VALUE"),
         ("seed", "--config.seed: give a value, --config.seed=VALUE"),
     ],
@@ -102,7 +102,7 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
 @pytest.mark.parametrize(
     ("assignments", "message"),
     [
-        ("method=bart", "method=bart: one of bridge, on_policy, direct, self"),
+        ("method=bart", "method=bart is unknown; choose one of bridge, on_policy, direct, self"),
         ("budget.queries=0", "budget.queries=0: ask the teacher at least once"),
         ("budget.queries=-3", "budget.queries=-3"),
         ("budget.usd=0", "budget.usd=0.0: the cap must be above 0 US dollars"),
@@ -118,14 +118,14 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
         ("teacher.kind=replay", "nothing recorded for practice tasks"),
         ("teacher.replay_from=gone.sqlite", "teacher.replay_from=gone.sqlite: no such file"),
         ("data.source=jsonl data.path=x.jsonl", "teacher.kind=oracle knows practice tasks only"),
-        ("teacher.kind=gemini", "teacher.model=oracle: give the vendor's name of the model"),
+        ("teacher.kind=gemini", "teacher.model=oracle: set it to the vendor's name for the model"),
         ("teacher.attempts=0", "teacher.attempts=0: 1 or more"),
         ("teacher.timeout=0", "teacher.timeout=0.0: above 0"),
         ("teacher.requests_per_minute=-1", "teacher.requests_per_minute=-1: 0 or more"),
-        ("teacher.retries=1", "teacher.kind=oracle always says the same"),
+        ("teacher.retries=1", "teacher.kind=oracle always returns the same reply"),
         (
             "teacher.kind=openai teacher.model=m teacher.temperature=0 teacher.retries=1",
-            "teacher.temperature=0 says the same in every sample and retry",
+            "teacher.temperature=0 gives the same reply in every sample and retry",
         ),
         ("teacher.min_agreement=0.5", "teacher.min_agreement=0.5 needs teacher.samples above 1"),
         ("teacher.batch=true", "teacher.batch: teacher.kind=oracle has no batch mode"),
@@ -142,9 +142,9 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
         ),
         (
             "teacher.kind=openai teacher.model=m teacher.samples=4 selection.size=7",
-            "budget.queries=25 does not pay for 7 examples at teacher.samples=4 requests each",
+            "budget.queries=25 does not cover 7 examples at teacher.samples=4 requests each",
         ),
-        ("selection.size=26", "budget.queries=25 does not pay for 26 examples"),
+        ("selection.size=26", "budget.queries=25 does not cover 26 examples"),
         ("student_training.accumulate=3", "student_training.accumulate=3 does not divide"),
         ("warmup.train.accumulate=0", "warmup.train.accumulate=0"),
         ("warmup.train.rationale_weight=2", "warmup.train.rationale_weight=2.0: 0 to 1"),
@@ -154,8 +154,8 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
         ("rationales.min_mean_logprob=0.1", "rationales.min_mean_logprob=0.1: a log-probability"),
         ("method=labels form=two_pass", "form=two_pass: method=labels has no rationale"),
         ("rationales.min_agreement=2", "rationales.min_agreement=2.0: 0 to 1"),
-        ("rationales.filter=consistency rationales.samples=1", "rationales.samples=1: 2 or more"),
-        ("rationales.retries=2 rationales.retry_temperature=0", "retry_temperature=0.0: above 0"),
+        ("rationales.filter=consistency rationales.samples=1", "samples=1: rationales.filter=con"),
+        ("rationales.retries=2 rationales.retry_temperature=0", "temperature=0.0: must be above 0"),
         ("rationales.retries=2 rationales.corruption=0.5", "corruption=0.5: retries would change"),
         ("rationales.rounds=1 rationales.corruption=0.5", "corruption=0.5: rounds would change"),
         ("rationales.rounds=1 method=self", "rounds=1: method=self trains no assistant in rounds"),
@@ -175,13 +175,13 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
         ),
         (
             "data.labelled=false method=direct teacher.keep_wrong=true",
-            "selection.difficulty=nll is of the gold answer; use entropy",
+            "selection.difficulty=nll requires gold answers; use entropy",
         ),
         (
             "data.labelled=false method=self rationales.filter=none rationales.corruption=0.5",
-            "rationales.corruption_kind=wrong_answer has to know the right one",
+            "rationales.corruption_kind=wrong_answer requires the right answer",
         ),
-        ("data.min_rouge=0", "data.min_rouge=0.0: above 0, 1 at most"),
+        ("data.min_rouge=0", "data.min_rouge=0.0: above 0, at most 1"),
         ("rationales.corruption=1.5", "rationales.corruption=1.5: 0 to 1"),
         ("logits.weight=2", "logits.weight=2.0: 0 to 1"),
         ("logits.top_k=0", "logits.top_k=0: 1 or more"),
@@ -263,9 +263,7 @@ def test_a_config_comes_back_from_its_file(tmp_path):
 )
 def test_a_damaged_file_of_a_config_is_named(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(
-        UserError, match=r"config\.json: damaged \(.*; the next run writes it again"
-    ):
+    with pytest.raises(UserError, match=r"config\.json: damaged \(.*; the next run rewrites it"):
         config_io.read(RunConfig, tmp_path / "config.json")
 
 

@@ -57,5 +57,5 @@ def test_types_and_defaults():
     [("teachr", "teacher"), ("warmup.trian", "warmup.train"), ("seed.x", "seed")],
 )
 def test_the_nearest_name_is_told(key, nearest):
-    with pytest.raises(UserError, match=f"has no '{key}': did you mean '{nearest}'"):
+    with pytest.raises(UserError, match=f"unknown config key '{key}'; did you mean '{nearest}'"):
         describe.at(RunConfig(), key)

@@ -106,8 +106,8 @@ def test_the_walk_finds_fields_of_every_part():
         ("data.families=-1", "=-1: 0 or more"),
         ("data.max_steps=13", "=13: 1 to 12"),
         ("selection.batch_tokens=0", "=0: 1 or more"),
-        ("generation.top_p=2", "=2.0: above 0, 1 at most"),
-        ("generation.top_p=0", "=0.0: above 0, 1 at most"),
+        ("generation.top_p=2", "=2.0: above 0, at most 1"),
+        ("generation.top_p=0", "=0.0: above 0, at most 1"),
         ("generation.temperature=-1", "=-1.0: 0 or more"),
         ("rationales.temperature=-1", "=-1.0: 0 or more"),
         ("teacher.temperature=-2", "=-2.0: 0 to 2, or -1"),
@@ -121,12 +121,12 @@ def test_the_walk_finds_fields_of_every_part():
         ("assistant.lora.rank=-1", "=-1: 0 or more"),
         ("assistant.lora.dropout=1", "=1.0: 0 to below 1"),
         ("student.keep_layers=0,-1", "=-1: 0 or more"),
-        ("student.keep_layers=0,2,2", "=0,2,2: 2 is in twice"),
-        ("assistant.lora.targets=mlp/*,mlp/*", "=mlp/*,mlp/*: mlp/* is in twice"),
-        ("data.choices=yes,no,yes", "=yes,no,yes: yes is in twice"),
-        ("data.choices=yes,,no", "=yes,,no: one of them is empty"),
-        ("data.domains=fees,fees", "=fees,fees: fees is in twice"),
-        ("data.columns=quesion:stem", "=quesion: one of id, question, answer, split,"),
+        ("student.keep_layers=0,2,2", "=0,2,2: 2 is listed twice"),
+        ("assistant.lora.targets=mlp/*,mlp/*", "=mlp/*,mlp/*: mlp/* is listed twice"),
+        ("data.choices=yes,no,yes", "=yes,no,yes: yes is listed twice"),
+        ("data.choices=yes,,no", "=yes,,no: contains an empty item"),
+        ("data.domains=fees,fees", "=fees,fees: fees is listed twice"),
+        ("data.columns=quesion:stem", "=quesion: choose one of id, question, answer, split,"),
         ("max_prompt_tokens=0", "=0: 1 or more"),
         ("seed=-1", "=-1: 0 or more"),
         (f"seed={10**30}", f"={10**30}: a whole number up to 2,147,483,647"),
@@ -134,8 +134,8 @@ def test_the_walk_finds_fields_of_every_part():
         ("mesh.data=0", "=0: 1 or more, or -1"),
         ("mesh.tensor=-2", "=-2: 1 or more, or -1"),
         ("evaluation.assistant_examples=-1", "=-1: 0 or more"),
-        ("name=\udcff", "=b'?': text in Unicode, no NUL"),
-        ("teacher.model=a\0b", r"=b'a\x00b': text in Unicode, no NUL"),
+        ("name=\udcff", "=b'?': expected Unicode text without NUL"),
+        ("teacher.model=a\0b", r"=b'a\x00b': expected Unicode text without NUL"),
     ],
 )
 def test_a_value_that_cannot_work_is_found_at_start(assignment, message):
@@ -146,11 +146,11 @@ def test_a_value_that_cannot_work_is_found_at_start(assignment, message):
 
 
 def test_two_sizes_of_the_mesh_are_not_both_what_is_left():
-    with pytest.raises(UserError, match=r"mesh\.fsdp=-1, mesh\.tensor=-1: -1 for one of them"):
+    with pytest.raises(UserError, match=r"mesh\.fsdp=-1, mesh\.tensor=-1: at most one of them"):
         validate(RunConfig(mesh=MeshConfig(1, -1, -1)))
 
 
-ADDRESS = "no address of a server; give one such as http://localhost:8000/v1"
+ADDRESS = "not a server address; use one such as http://localhost:8000/v1"
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_a_password_in_an_address_is_refused_and_not_shown(url):
     with pytest.raises(UserError) as found:
         validate(RunConfig(teacher=TeacherConfig(base_url=url)))
     message = str(found.value)
-    assert message.startswith("teacher.base_url holds a user name") and "sk-123" not in message
+    assert message.startswith("teacher.base_url contains a user name") and "sk-123" not in message
 
 
 @pytest.mark.parametrize(
@@ -194,25 +194,25 @@ def test_addresses_that_work(url):
     [
         (
             RunConfig(student_training=TrainConfig(learning_rate="1e-3")),  # type: ignore[arg-type]
-            "student_training.learning_rate='1e-3': expected float, this is str",
+            "student_training.learning_rate='1e-3': expected float, got str",
         ),
-        (RunConfig(seed=True), "seed=True: expected int, this is bool"),
-        (RunConfig(seed=1.0), "seed=1.0: expected int, this is float"),  # type: ignore[arg-type]
-        (RunConfig(budget=BudgetConfig(usd=True)), "budget.usd=True: expected float, this is bool"),
-        (RunConfig(curves=1), "curves=1: expected tuple, this is int"),  # type: ignore[arg-type]
-        (RunConfig(name=None), "name=None: expected str, this is NoneType"),  # type: ignore[arg-type]
+        (RunConfig(seed=True), "seed=True: expected int, got bool"),
+        (RunConfig(seed=1.0), "seed=1.0: expected int, got float"),  # type: ignore[arg-type]
+        (RunConfig(budget=BudgetConfig(usd=True)), "budget.usd=True: expected float, got bool"),
+        (RunConfig(curves=1), "curves=1: expected tuple, got int"),  # type: ignore[arg-type]
+        (RunConfig(name=None), "name=None: expected str, got NoneType"),  # type: ignore[arg-type]
         (RunConfig(method="bart"), "method=bart: one of bridge, on_policy, direct, self"),  # type: ignore[arg-type]
         (
             RunConfig(student=ModelConfig(keep_layers=[0, 1])),  # type: ignore[arg-type]
-            "student.keep_layers=[0, 1]: expected tuple, this is list",
+            "student.keep_layers=[0, 1]: expected tuple, got list",
         ),
         (
             RunConfig(student=ModelConfig(keep_layers=(0, "1"))),  # type: ignore[arg-type]
-            "student.keep_layers='1': expected int, this is str",
+            "student.keep_layers='1': expected int, got str",
         ),
-        (RunConfig(student="smollm2"), "student='smollm2': expected ModelConfig, this is str"),  # type: ignore[arg-type]
+        (RunConfig(student="smollm2"), "student='smollm2': expected ModelConfig, got str"),  # type: ignore[arg-type]
         (RunConfig(data=DataConfig(columns={"id": 3})), "data.columns.id=3: expected str"),  # type: ignore[arg-type]
-        (RunConfig(data=DataConfig(columns={"id": ""})), "data.columns=id:: one of the two is em"),
+        (RunConfig(data=DataConfig(columns={"id": ""})), "data.columns=id:: the name or the value"),
         (RunConfig(data=DataConfig(domains="fees")), "data.domains='fees': expected tuple"),  # type: ignore[arg-type]
         (RunConfig(seed=10**5000), "seed=a number of very many digits: a whole number up to"),
     ],
@@ -244,7 +244,7 @@ def test_a_field_without_a_declaration_has_its_type_checked():
         pairs: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     fields.check(Plain("a", True, {"x": "y"}))
-    with pytest.raises(UserError, match=r"^at\.text=3: expected str, this is int"):
+    with pytest.raises(UserError, match=r"^at\.text=3: expected str, got int"):
         fields.check(Plain(3), "at.")  # type: ignore[arg-type]
 
 

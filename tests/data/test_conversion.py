@@ -52,7 +52,7 @@ def test_labels_of_a_row_are_shown_without_letters(tmp_path):
     many = [f"intent {i}" for i in range(77)]
     example = one(tmp_path, many, "intent 76", "Ask?", kind="label")
     assert example.question.count("\n") == 78 and example.answer == "intent 76"
-    assert "has 77 options; more than 26 have no letters" in fault(tmp_path, many, "intent 76")
+    assert "has 77 options, but there are only 26 letters" in fault(tmp_path, many, "intent 76")
 
 
 @pytest.mark.parametrize("kind", ["choice", "label"])
@@ -61,7 +61,7 @@ def test_options_that_the_question_lists_are_not_listed_again(tmp_path, kind):
     example = one(tmp_path, ["old one", "new"], "new", question, kind=kind)
     assert (example.question, example.answer) == (question, "new")
     said = fault(tmp_path, ["new", "old one"], "new", question, kind=kind)
-    assert "lists its options in another order than its column" in said
+    assert "lists its options in a different order than its column" in said
     # What a stem lists beside is no option.
     stem = "Which is true?\nA) Snow is white.\nB) Snow is cold."
     example = one(tmp_path, ["only A", "A and B"], "A and B", stem, kind=kind)
@@ -153,7 +153,7 @@ def test_what_can_be_read_in_two_ways_is_an_error(tmp_path, choices, answer, mes
         (["a b", "c d"], 1, "letter", "answer=1 is none of the choices a b, c d by its letter"),
         (["a b", "c d"], -1, "auto", "answer=-1 is none of the choices a b, c d"),
         (["a b", "c d"], 1.5, "auto", "answer=1.5 is none of the choices a b, c d"),
-        (["yes", "no"], True, "auto", "the truth value true, which is none of the choices yes, no"),
+        (["yes", "no"], True, "auto", "the boolean true, which is none of the choices yes, no"),
         (["a", "b", "a"], "b", "auto", "choices has the option 'a' twice"),
         (["a", "b", " a "], "b", "auto", "choices has the option 'a' twice"),
         (
@@ -210,7 +210,7 @@ def test_numbers_are_read_in_one_way_in_a_whole_file(tmp_path, on_bad_row):
     assert "answer are the texts of options in some rows (line 1: answer=1) and indices in " in str(
         error.value
     )
-    assert "others (line 3: answer=0): say which with data.answer_is=text" in str(error.value)
+    assert "others (line 3: answer=0): choose with data.answer_is=text" in str(error.value)
 
 
 @pytest.mark.parametrize("on_bad_row", ["error", "skip"])
@@ -220,7 +220,7 @@ def test_a_file_that_counts_from_one_is_found(tmp_path, on_bad_row):
     assert "seem to count the options from 1: none is 0, and some are the number of options " in (
         str(error.value)
     )
-    assert "(line 3: answer=3); say data.answer_is=number" in str(error.value)
+    assert "(line 3: answer=3); set data.answer_is=number" in str(error.value)
     # One row too many does not make it so.
     assert labels(tmp_path, [1, 2, 3, 0], ("bad", "fair", "good"), on_bad_row="skip") == [
         *("fair", "good", "bad")

@@ -71,8 +71,8 @@ def test_faults_of_rows_are_told_one_by_one(tmp_path):
     assert [row.place for row in found] == [f"line {i}" for i in range(2, 8)]
     assert [str(row.problem) for row in found] == [
         "None",
-        "has 5 cells, and the header 3 (id, text, team)",
-        "has 2 cells, and the header 3 (id, text, team)",
+        "has 5 cells, but the header has 3 (id, text, team)",
+        "has 2 cells, but the header has 3 (id, text, team)",
         "is not valid CSV: ',' expected after '\"'",
         "is not UTF-8: save the file as UTF-8, or convert it: iconv -f WINDOWS-1252 -t UTF-8",
         "None",
@@ -85,10 +85,10 @@ def test_faults_of_rows_are_told_one_by_one(tmp_path):
     [
         (b"", "data.path=FILE is empty; it needs a header and rows"),
         (b"\n , \n", "is empty; it needs a header and rows"),
-        (b"id,,team\n1,2,3\n", "the first row has to name the columns, and one name is empty"),
-        (b"id,text,id\n1,2,3\n", "and 'id' is in it twice"),
-        (b'1,"Hello,\nI wait.",x\n', r"and 'Hello,\nI wait.' is a text"),
-        (b"1," + b"word " * 30 + b",x\n", "is a text"),
+        (b"id,,team\n1,2,3\n", "the first row must name the columns, but one name is empty"),
+        (b"id,text,id\n1,2,3\n", "but 'id' is listed twice"),
+        (b'1,"Hello,\nI wait.",x\n', r"but 'Hello,\nI wait.' is not a name"),
+        (b"1," + b"word " * 30 + b",x\n", "is not a name"),
         (b"caf\xe9,b\n", "it is not UTF-8; save the file as UTF-8"),
         (b'id,text\n1,a\n2,"b\n3,c\n4,d\n', "line 3: a quotation mark is not closed"),
         ("id,text\n1,a\n".encode("utf-16"), "is UTF-16: save it as UTF-8"),

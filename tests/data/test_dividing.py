@@ -103,14 +103,14 @@ def some(count, **more):
 @pytest.mark.parametrize(
     ("rows", "settings", "said"),
     [
-        (some(4), {}, r"data\.dev_share=0\.1 of 4 rows .* is none; add rows or raise it, or set"),
-        (some(2), {"dev_share": 0.0}, r"data\.test_share=0\.2 of 2 rows .* or name a file"),
-        (some(9), {"test_share": 0.0}, r"data\.test_share=0 takes none for the test; raise it"),
+        (some(4), {}, r"data\.dev_share=0\.1 of 4 .* selects none; add rows or raise it, or set"),
+        (some(2), {"dev_share": 0.0}, r"data\.test_share=0\.2 of 2 distinct .* or name a file"),
+        (some(9), {"test_share": 0.0}, r"data\.test_share=0 selects none for the test; raise it"),
         (some(9), {"test_share": 0.9, "dev_share": 0.1}, "leave nothing for the pool"),
         (
             [{"text": "The same, once more. " * 9 + "?" * i, "team": "billing"} for i in range(20)],
             {},
-            r"data\.dev_share=0\.1 of 20 rows that differ",
+            r"data\.dev_share=0\.1 of 20 distinct rows",
         ),
     ],
 )
@@ -121,9 +121,9 @@ def test_an_empty_split_is_an_error(tmp_path, rows, settings, said):
 
 def test_rows_are_not_divided_where_a_split_is_named(tmp_path):
     path = write(tmp_path, [*some(20), {"text": "x", "team": "billing", "split": "test"}])
-    with pytest.raises(UserError, match="20 of 21 rows fail alike: no key 'split'"):
+    with pytest.raises(UserError, match="20 of 21 rows fail the same way: no key 'split'"):
         read(path, on_bad_row="error")
-    with pytest.raises(UserError, match="all 20 rows fail alike: no key 'split'"):
+    with pytest.raises(UserError, match="all 20 rows fail the same way: no key 'split'"):
         read(write(tmp_path, some(20)), splits={"mine": "test"})
 
 

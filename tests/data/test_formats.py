@@ -62,7 +62,7 @@ def test_a_missing_brace_is_reported_where_it_is(tmp_path):
         f"rows.jsonl, line 2: is not valid JSON: Expecting ',' delimiter at column {column}, "
         in (said)
     )
-    assert "the end of the line: it was cut, or a brace is missing" in said
+    assert "the end of the line: it was truncated, or a brace is missing" in said
     assert (
         """line 4: is not valid JSON: Expecting ':' delimiter at column 24, before '"What?"}'"""
         in (said)
@@ -153,7 +153,7 @@ def test_bytes_that_are_not_utf8(tmp_path):
     assert "rows.jsonl, line 2: is not UTF-8" in fault(tmp_path, b"\n".join(lines))
     assert "iconv -f WINDOWS-1252 -t UTF-8" in fault(tmp_path, lines[1])
     cut = "\n".join(ROWS).encode("utf-16")[:-1]
-    assert "rows.jsonl: begins as utf-16 and is not (truncated data)" in fault(tmp_path, cut)
+    assert "rows.jsonl: begins as utf-16 but is not valid (truncated data)" in fault(tmp_path, cut)
 
 
 CSV = "id,question,answer,split\na,What?,1,train\nb,Who?,2,test\n"
@@ -165,9 +165,9 @@ CSV = "id,question,answer,split\na,What?,1,train\nb,Who?,2,test\n"
     [
         (CSV, "CSV; read it with source=csv"),
         (CSV.replace(",", "\t"), "CSV; read it with source=csv"),
-        (f"[{', '.join(ROWS)}]", "a JSON array; write one object a line: jq -c '.[]'"),
+        (f"[{', '.join(ROWS)}]", "a JSON array; write one object per line: jq -c '.[]'"),
         (json.dumps([json.loads(r) for r in ROWS], indent=1), "a JSON array; write one object"),
-        (json.dumps(json.loads(ROWS[0]), indent=1), "objects over several lines; write one a line"),
+        (json.dumps(json.loads(ROWS[0]), indent=1), "objects over several lines; write one per"),
         (f"{row('a')}\n{row('b')}", "Python's own notation; write each row with json.dumps"),
     ],
 )
@@ -180,7 +180,7 @@ def test_another_format_is_named(tmp_path, content, cause, on_bad_row):
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
-        (gzip.compress("\n".join(ROWS).encode(), mtime=0), "is compressed by gzip: unpack it"),
+        (gzip.compress("\n".join(ROWS).encode(), mtime=0), "is compressed with gzip: unpack it"),
         (b"PAR1....", "is Parquet: read it with data.source=parquet"),
         (b"PK\x03\x04....", "is a zip archive or a spreadsheet"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),

@@ -27,8 +27,8 @@ def test_labels_are_the_answers_that_many_rows_have(tmp_path):
     assert found.config.columns == {"question": "body of it", "answer": "team"}
     assert found.config.choices == ("Billing", "Returns")
     assert list(found.said) == [
-        "data.source=csv, by the name of the file",
-        "data.columns=question:body of it,answer:team, by their names and values",
+        "data.source=csv, from the name of the file",
+        "data.columns=question:body of it,answer:team, from their names and values",
         "data.kind=label, as team is one of 2: Billing, Returns",
         "not taken for labels, since few rows have them: bililng, ?",
     ]
@@ -59,7 +59,7 @@ def test_without_answers_the_teachers_are_the_labels(tmp_path):
     found = guessed(tmp_path, ("question", "note"), rows, choices=("a", "b"))
     assert (found.config.kind, found.config.labelled) == ("label", False)
     assert any("data.labelled=false: no row has an answer" in said for said in found.said)
-    with pytest.raises(UserError, match="no column is clearly that of the answers"):
+    with pytest.raises(UserError, match="no column clearly holds the answers"):
         guessed(tmp_path, ("question", "note"), rows)
 
 
@@ -99,9 +99,9 @@ def test_options_of_a_row_make_a_choice(tmp_path):
         (
             ("text", "input"),
             "rows.csv",
-            r"no column is clearly that of the answers; .* text, inp",
+            r"no column clearly holds the answers; .* text, inp",
         ),
-        (("text", "team"), "rows.dat", r"its name does not say what it is; .*--data\.source=csv"),
+        (("text", "team"), "rows.dat", r"its name does not show its format; .*--data\.source=csv"),
     ],
 )
 def test_what_is_not_clear_is_asked_for(tmp_path, columns, name, said):

@@ -65,8 +65,8 @@ def test_pubmedqa_is_cut_by_the_ids_of_its_test(tmp_path):
     assert sorted(parts["test"]) == [f"pubmedqa-{n}" for n in range(4)]
     assert (len(parts["dev"]), len(parts["train"])) == (5, 30)
     assert found.left_out == {
-        "of train has a context of test": 1,
-        "of train repeats a question": 1,
+        "train row whose context is already in test": 1,
+        "train row that repeats a question": 1,
         "above --train_count": 3 + 40 - 30,
     }
     examples = read(tmp_path, found.rows, kind="label", choices=("yes", "no", "maybe"))
@@ -197,8 +197,8 @@ def test_numbers_of_tatqa(tmp_path, tatqa):
         "dev": ["tatqa-q3-0", "tatqa-q3-1", "tatqa-q3-2"],
         "test": ["tatqa-other", "tatqa-q4-0", "tatqa-q4-1", "tatqa-q4-2"],
     }
-    assert found.left_out["of train has a context of test"] == 3
-    assert found.left_out["of another kind of answer"] == 8
+    assert found.left_out["train row whose context is already in test"] == 3
+    assert found.left_out["answer of another kind"] == 8
     examples = read(tmp_path, found.rows, kind="numeric")
     by_id = {example.id: example for example in examples.pool}
     change = by_id["tatqa-q1-0"]
@@ -280,7 +280,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content, fault):
 
 def test_an_empty_split_and_an_unknown_id_are_errors(tmp_path):
     files = {"path": [write(tmp_path / "ori.json", {str(n): abstract(n) for n in range(6)})]}
-    with pytest.raises(UserError, match="no rows for train: give files of it"):
+    with pytest.raises(UserError, match="no rows for train: give files for it"):
         public.convert("pubmedqa", files)
     with pytest.raises(UserError, match="names 1 ids that no row of --path has, such as 77"):
         public.convert("pubmedqa", files, test_ids=write(tmp_path / "ids.json", ["1", "77"]))
@@ -297,7 +297,7 @@ def test_the_command_writes_a_file_that_a_run_reads(tmp_path, tatqa):
     said, errors = process.communicate()
     assert process.returncode == 0, errors
     assert f"{out}: 3 train, 3 dev, 4 test" in said
-    assert "left out: 3 x of train has a context of test" in said
+    assert "left out: 3 x train row whose context is already in test" in said
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(read(tmp_path, rows, kind="numeric").pool) == 3
     process = commands.start(

@@ -42,7 +42,7 @@ def test_all_bad_rows_are_found_in_one_start(tmp_path):
         "  and 6 more",
         "by reason: 10 x answer is not a number, 4 x id was used before, "
         "1 x split is not train, dev or test, 1 x is not valid JSON",
-        "mend them, or leave them out with data.on_bad_row=skip",
+        "fix them, or leave them out with data.on_bad_row=skip",
     ]
     assert len(bad.rows) == 16
     assert bad.rows[-1]._asdict() == {
@@ -63,36 +63,37 @@ ALIKE = [
     (
         [{"id": i, "prompt": f"{i}?", "gold": "1", "split": "train"} for i in range(3)],
         {},
-        "all 3 rows fail alike: no key 'question', 'answer'; the columns are id, prompt, gold, "
-        "split: map them with data.columns=question:prompt,answer:gold",
+        "all 3 rows fail the same way: no key 'question', 'answer'; the columns are id, prompt, "
+        "gold, split: map them with data.columns=question:prompt,answer:gold",
     ),
     (
         [{"a": 1, "question": "?", "answer": "1"}] * 2,
         {"columns": {"id": "uid", "split": "part"}},
-        "all 2 rows fail alike: no key 'part', 'uid'; the columns are a, question, answer: map "
-        "them with data.columns=split:COLUMN,id:COLUMN, or give each row split=train, dev or test",
+        "all 2 rows fail the same way: no key 'part', 'uid'; the columns are a, question, answer: "
+        "map them with data.columns=split:COLUMN,id:COLUMN, or give each row split=train, dev or "
+        "test",
     ),
     (
         [row(i, f"part {i % 2}") for i in range(2)],
         {},
-        "all 2 rows fail alike: split is not train, dev or test; say what is what, as in "
+        "all 2 rows fail the same way: split is not train, dev or test; map your splits, as in "
         "data.splits=part 0:train; others are left out",
     ),
     (
         [*GOOD[:1], *(row(f"x{i}", answer="yes") for i in range(3))],
         {},
-        "3 of 4 rows fail alike: answer is not a number; data.kind=numeric reads numbers only: "
-        "set data.kind=choice, label or text",
+        "3 of 4 rows fail the same way: answer is not a number; data.kind=numeric reads numbers "
+        "only: set data.kind=choice, label or text",
     ),
     (
         [row(i, answer="maybe") for i in range(2)],
         {"kind": "label", "choices": ("yes", "no")},
-        "all 2 rows fail alike: answer is none of the choices; data.choices has to list all",
+        "all 2 rows fail the same way: answer is none of the choices; data.choices must list all",
     ),
     (
         [row(i) for i in range(2)],
         {"kind": "choice"},
-        "all 2 rows fail alike: has no choices; set data.choices, or name their column with "
+        "all 2 rows fail the same way: has no choices; set data.choices, or name their column with "
         "data.columns=choices:COLUMN",
     ),
 ]
@@ -110,8 +111,8 @@ def test_the_cause_comes_first_when_most_rows_fail_alike(tmp_path, rows, config,
 def test_an_optional_column_that_no_row_has_is_an_error(tmp_path):
     with pytest.raises(UserError) as error:
         read(tmp_path, GOOD, columns={"choices": "optoins"}, on_bad_row="skip")
-    assert "data.columns=choices:optoins names what no row has; the columns are id, question," in (
-        str(error.value)
+    assert "data.columns=choices:optoins maps columns that no row has; the columns are id," in str(
+        error.value
     )
     rows = [*GOOD, row("d", part="x")]
     assert read(tmp_path, rows, columns={"domain": "part"}).pool[1].domain == "x"
@@ -129,8 +130,8 @@ def test_a_split_that_no_row_has_is_called_missing(tmp_path):
     said, _ = lines_of(tmp_path, rows, on_bad_row="skip")
     assert said == [
         "rows.jsonl: no examples for test; the splits are train (2), val (1) (bad rows were "
-        "skipped: 1 x answer is not a number): give some rows split=test, or say which one is "
-        "meant with data.splits=NAME:test"
+        "skipped: 1 x answer is not a number): give some rows split=test, or map one with "
+        "data.splits=NAME:test"
     ]
 
 

@@ -75,7 +75,7 @@ def test_a_labelled_pool_has_answers_and_the_way_out_is_named(tmp_path, split, a
     rows = [row(n, split, **absent) for n in range(3)] + [row(8, answer="late"), row(9, "test")]
     with pytest.raises(UserError, match=reason) as error:
         load(tmp_path, rows, labelled=True)
-    assert "3 of 5 rows fail alike" in str(error.value)
+    assert "3 of 5 rows fail the same way" in str(error.value)
     assert "if nobody has labelled these questions, set data.labelled=false" in str(error.value)
     kept = load(tmp_path, rows, labelled=True, on_bad_row="skip")
     assert (len(kept.pool), len(kept.bad.rows)) == (1, 3)
@@ -85,7 +85,7 @@ def test_a_labelled_pool_has_answers_and_the_way_out_is_named(tmp_path, split, a
 
 def test_an_answer_column_that_the_config_names_must_be_there(tmp_path):
     rows = [row(1), row(2, "test")]
-    with pytest.raises(UserError, match=r"data\.columns=answer:team names what no row has"):
+    with pytest.raises(UserError, match=r"data\.columns=answer:team maps columns that no row has"):
         load(tmp_path, rows, columns={"answer": "team"})
     rows[0]["team"] = "late"
     assert load(tmp_path, rows, columns={"answer": "team"}).pool[0].answer == "late"

@@ -90,7 +90,7 @@ def test_options_in_columns_of_their_own_are_mixed(tmp_path):
     assert set(places) == {0, 1, 2}
     assert all(set(e.choices) == {f"right {n}", f"one {n}", f"two {n}"}
                for n, e in enumerate(splits.pool, start=1))  # fmt: skip
-    with pytest.raises(UserError, match=r"choices:Right\|Wrong 9 names what no row has"):
+    with pytest.raises(UserError, match=r"choices:Right\|Wrong 9 maps columns that no row has"):
         read(tmp_path, rows, columns=columns | {"choices": "Right|Wrong 9"}, kind="choice")
 
 
@@ -150,7 +150,7 @@ BAD = [
     ({"id": "x", "question": "?", "split": "dev"}, "has no key 'answer'"),
     (row("x", question="  "), "question is empty"),
     (row("x", question=["?"]), "question=['?'] is of type list, not a text or a number"),
-    (row("x", answer=None), "answer has no value; give a text or a number"),
+    (row("x", answer=None), "answer has no value; expected a text or a number"),
     (row("x", answer=True), "answer=True is of type bool"),
     (row("x", answer="twelve"), "answer='twelve' is not a number"),
     (row("x", rationale=3 * [1]), "rationale=[1, 1, 1] is of type list"),
@@ -238,10 +238,10 @@ def test_named_splits_and_no_others_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"splits": {"x": "holdout"}}, "data.splits=x:holdout: name one of our splits"),
-        ({"config": "main"}, "data.config=main is of data.source=hf, not jsonl"),
-        ({"revision": "v1"}, "data.revision=v1 is of data.source=hf, not jsonl"),
-        ({"answer_is": "index"}, "data.answer_is=index names an option, and data.kind=numeric has"),
+        ({"splits": {"x": "holdout"}}, "data.splits=x:holdout: map it to train, dev"),
+        ({"config": "main"}, "data.config=main requires data.source=hf, not jsonl"),
+        ({"revision": "v1"}, "data.revision=v1 requires data.source=hf, not jsonl"),
+        ({"answer_is": "index"}, "data.answer_is=index names an option, but data.kind=numeric has"),
     ],
 )
 def test_settings_that_do_nothing_are_errors(tmp_path, config, message):
@@ -399,7 +399,7 @@ def test_hub_reads_a_config_of_a_folder_and_names_those_there_are(tmp_path, hub)
     (folder / "README.md").write_text(f"---\nconfigs:\n{entries}---\n")
     data = DataConfig(source="hf", path=str(folder), config="other")
     assert load(data, seed=0).pool[0].question == "other train?"
-    with pytest.raises(UserError, match=r"'main', 'other'.*data\.config names one of several"):
+    with pytest.raises(UserError, match=r"'main', 'other'.*data\.config selects one of several"):
         load(DataConfig(source="hf", path=str(folder)), seed=0)
 
 
@@ -447,8 +447,8 @@ def test_hub_classes_that_name_an_option_of_the_row(tmp_path, hub, names):
 def test_hub_rows_without_a_class_are_bad(tmp_path, hub):
     path = classes(hub, tmp_path, ["no", "yes"], [1, -1])
     splits = load(DataConfig(source="hf", path=path, kind="label", on_bad_row="skip"), seed=0)
-    assert len(splits.pool) == 1 and splits.bad.counts() == "2 x answer has no class"
-    assert splits.bad.rows[0].reason == "answer=-1 is no class"
+    assert len(splits.pool) == 1 and splits.bad.counts() == "2 x answer is not a class"
+    assert splits.bad.rows[0].reason == "answer=-1 is not a class"
 
 
 def test_hub_numbers_of_32_bits_are_as_short_as_they_were_written(tmp_path, hub):
@@ -492,7 +492,7 @@ def test_a_cell_of_a_csv_file_is_the_text_that_is_there(tmp_path, hub, cell, con
     splits = load(DataConfig(source="hf", path=str(path), on_bad_row="skip", **config), seed=0)
     assert [example.answer for example in (*splits.pool, *splits.test)] == [answer, answer]
     if not other:
-        assert splits.bad.rows[0].reason == "answer has no value; give a text or a number"
+        assert splits.bad.rows[0].reason == "answer has no value; expected a text or a number"
 
 
 def test_the_cells_of_a_folder_of_tsv_files_are_texts(tmp_path, hub):
@@ -619,7 +619,7 @@ def test_an_empty_test_file_and_one_that_is_the_pool_too(tmp_path):
     with pytest.raises(UserError, match=r"data\.test_path=.*rows\.jsonl: there are no rows"):
         read_two(tmp_path, test=[])
     path = write(tmp_path, POOL)
-    with pytest.raises(UserError, match=r"is data\.path too"):
+    with pytest.raises(UserError, match=r"is also data\.path"):
         load(DataConfig("jsonl", path, path, columns={"question": "problem"}), 0)
 
 

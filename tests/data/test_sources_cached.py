@@ -197,7 +197,7 @@ def test_only_the_first_process_writes(data, tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written_stops_nothing(data, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert twice(config(data), tmp_path / "file")[1] == sources.load(config(data), 0)
-    assert "nothing can be kept there" in capsys.readouterr().err
+    assert "nothing can be cached there" in capsys.readouterr().err
 
 
 def splits(**change):

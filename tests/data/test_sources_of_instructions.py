@@ -117,13 +117,13 @@ def test_a_dataset_without_the_library(monkeypatch):
         ("source=jsonl", "instruct.path is empty, but instruct.source=jsonl reads from it"),
         ("source=hf", "instruct.path is empty, but instruct.source=hf reads from it"),
         ("source=jsonl path=gone.jsonl", "instruct.path=gone.jsonl: no such file"),
-        ("path=a.jsonl", "instruct.path=a.jsonl: instruct.source=generated reads no file; set it"),
+        ("path=a.jsonl", "instruct.path=a.jsonl: instruct.source=generated reads no file; set"),
         ("columns=answer:output", "instruct.source=generated reads no file"),
         (
             "source=hf path=x columns=anser:output",
-            "instruct.columns=anser: one of question, answer, context, split",
+            "instruct.columns=anser: choose one of question, answer, context, split",
         ),
-        ("source=tsv", "instruct.source=tsv: one of generated, jsonl, csv, parquet, hf"),
+        ("source=tsv", "instruct.source=tsv: choose one of generated, jsonl, csv, parquet, hf"),
     ],
 )
 def test_what_cannot_work_is_found_at_the_start(settings, message):

@@ -79,16 +79,16 @@ def test_the_text_takes_the_place_of_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('instructions = "x"', "unknown key 'instructions', did you mean 'instruction'?"),
-        ('instruction = "x"\n[label]\na = "b"', "unknown key 'label', did you mean 'labels'?"),
+        ('instructions = "x"', "unknown key 'instructions'; did you mean 'instruction'?"),
+        ('instruction = "x"\n[label]\na = "b"', "unknown key 'label'; did you mean 'labels'?"),
         ("instruction = 3", "task.toml: instruction is of type int, not a string"),
         ('instruction = ["x"]', "instruction is of type list, not a string"),
-        ('labels = "billing"', "labels is of type str, not a table"),
+        ('labels = "billing"', "[labels] must be a table, got str"),
         ("[labels]\nbilling = 1", "[labels]: the description of 'billing' is of type int, not a s"),
         ("[labels.billing]\nteam = 'x'", "[labels]: the description of 'billing' is of type dict"),
         ('[labels]\nbilling = "  "', "'billing' = '  ' is empty; describe the label or leave it"),
         ('[labels]\na = "x"\n" a" = "y"', "[labels]: 'a' is described twice"),
-        ("", "says nothing; it holds instruction"),
+        ("", "is empty; expected instruction"),
         ('instruction = " "\n[labels]\n', "says nothing"),
         ("Which team?", "is not TOML: "),
         ('instruction = "x', "is not TOML: "),
@@ -176,8 +176,8 @@ def test_practice_tasks_may_be_told_too():
         ),
         (
             {"label_descriptions": {"billing": "x"}, "kind": "text"},
-            "the description of label 'billing': no question has labels, which are for "
-            "data.kind=label; say it in data.instruction",
+            "the description of label 'billing': no question has labels, which require "
+            "data.kind=label; describe it in data.instruction",
         ),
         (
             {"label_descriptions": {"billing": "x"}, "kind": "choice"},

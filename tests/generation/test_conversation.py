@@ -46,13 +46,13 @@ def test_a_question_without_room_forgets_nothing(tiny_tokenizer):
     talk = Conversation(tiny_tokenizer, SYSTEM, 60)
     talk.turns.append(("one", "1"))
     tokens = len(rendered(tiny_tokenizer, "7" * 80))
-    with pytest.raises(UserError, match=f"has {tokens} tokens, and the context leaves 60; shorten"):
+    with pytest.raises(UserError, match=f"has {tokens} tokens, but the context has room for 60"):
         talk.prompt("7" * 80)
     assert talk.turns == [("one", "1")]
 
 
 def test_a_system_message_without_room(tiny_tokenizer):
-    with pytest.raises(UserError, match=r"an empty question already needs .* leaves 9"):
+    with pytest.raises(UserError, match=r"an empty question already needs .* has room for 9"):
         Conversation(tiny_tokenizer, SYSTEM, 9)
 
 

@@ -45,7 +45,7 @@ def test_the_window_matters(tiny_model, one_device):
 
 
 def test_a_prompt_beyond_the_embedding_table(tiny_model, one_device):
-    with pytest.raises(UserError, match=r"the token 600, and .* table has 512 rows"):
+    with pytest.raises(UserError, match=r"token id 600, but .* table has 512 rows"):
         list(make(tiny_model, one_device).stream([7, 600]))
 
 

@@ -46,7 +46,7 @@ def test_a_closing_sentence_is_the_last_of_the_budget(tiny_model, one_device):
     ((_, done),) = [pair for ended in engine.complete([request]) for pair in ended]
     # After the end of the thinking comes the answer's line.
     assert done.ids[8:14] == [400, 401, 402, 6, 7, 9]
-    with pytest.raises(UserError, match="say it in fewer words"):
+    with pytest.raises(UserError, match="shorten it"):
         capped(PROMPT, Cap(10, TAGS, 2, closing=tuple(range(40))))
 
 

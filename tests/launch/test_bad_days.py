@@ -20,7 +20,7 @@ PAID = ["--nfs=10.0.0.2:/share", "--yes", "--", "--config=configs/quickstart_gem
 KEY = {"GEMINI_API_KEY": "not-a-real-key-417"}
 BILLED = "STILL BILLED: 16 chips of v5litepod-16 in z"
 FREE = "Billed: no TPU"
-UNKNOWN = "Google could not be asked whether a slice bridge is billed"
+UNKNOWN = "Google did not say whether a slice bridge is billed"
 
 
 def play(root, script, *flags, env=None, path=None):
@@ -78,7 +78,7 @@ DAYS = {
     ),
     "preempted while away": Day(
         {"request": {"path": ["SUSPENDED"], "type": "v5litepod-16"}}, 0,
-        ["was preempted, or taken back", "asking again", "started on 2", BILLED], running=True,
+        ["was preempted, or taken back", "requesting again", "started on 2", BILLED], running=True,
     ),
     "the request is being suspended": Day(
         {"request": {"path": ["SUSPENDING", "SUSPENDING", "SUSPENDED"], "type": "v5litepod-16"}}, 0,
@@ -101,7 +101,7 @@ DAYS = {
     ),
     "the quota is too small": Day(
         {"refusal": "Quota 'TPUV5sLitepodPerProjectPerZoneForTPUAPI' exhausted. Limit 0"}, 1,
-        ["Limit 0", "ask for quota", "--spot, whose quota is another", FREE],
+        ["Limit 0", "ask for quota", "--spot, which has a separate quota", FREE],
     ),
     "the wrong zone or type": Day(
         {"refusal": "INVALID_ARGUMENT: accelerator type not found in z"}, 1,
@@ -148,7 +148,7 @@ DAYS = {
     ),
     "preempted while watched": Day(
         {"events": ["", "preempt", "", "exit 0"]}, 0,
-        ["the slice is gone", "asking again", "the run is done", BILLED], verb="watch",
+        ["the slice is gone", "requesting again", "the run is done", BILLED], verb="watch",
     ),
     "ssh is lost while watched": Day(
         {"events": ["drop", "", "exit 0"]}, 0, ["the run is done", BILLED], verb="watch"
@@ -162,15 +162,16 @@ DAYS = {
         ["t-0 failed 2", "t-1 running", "a host that did not join", BILLED], verb="watch",
     ),
     "the end, with nobody there": Day(
-        {"events": ["", "exit 0"]}, 0, ["the run is done", "Billed: no TPU in the name"],
+        {"events": ["", "exit 0"]}, 0, ["the run is done", "Billed: no TPU named"],
         verb="watch", flags=["--delete_at_end", *START],
     ),
     "it fails with nobody there": Day(
-        {"faults": ["readonly"]}, 1, ["is not writable", "Billed: no TPU in the name"],
+        {"faults": ["readonly"]}, 1, ["is not writable", "Billed: no TPU named"],
         verb="watch", flags=["--delete_at_end", *START],
     ),
     "status of nothing": Day(
-        {}, 0, ["request: NONE", "run: none, as there are no hosts", FREE], verb="status", flags=[]
+        {}, 0, ["request: NONE", "run: none, because there are no hosts", FREE],
+        verb="status", flags=[],
     ),
     "delete of nothing": Day({}, 0, ["there is no slice bridge", FREE], verb="delete", flags=[]),
     "attach to nothing": Day({}, 1, ["there is no slice", FREE], verb="attach", flags=[]),
@@ -200,7 +201,7 @@ def test_a_day_with_a_slice(day, tmp_path):
     cloud_stub.install(tmp_path, **day.state)
     code, said = play(tmp_path, "tpu/queued_resource.sh", day.verb, *WHERE, *day.flags, env=day.env)
     assert code == day.code, said
-    for text in [*day.said, "Billed as well: the Filestore share"]:
+    for text in [*day.said, "Also billed: the Filestore share"]:
         assert text in said
     units = [host / "unit" for host in tmp_path.glob("hosts/*")]
     runs = [unit.exists() and "ActiveState=active" in unit.read_text() for unit in units]
@@ -241,11 +242,11 @@ def test_the_run_on_the_hosts_is_that_of_the_flags(tmp_path):
     assert (first / "uv").read_text() == uv
     code, said = play(tmp_path, "tpu/queued_resource.sh", "start", *WHERE, *PAID, env=env)
     assert code == 1
-    assert "another run is going on here: stop it first" in said
+    assert "another run is active here: stop it first" in said
     code, said = play(tmp_path, "tpu/queued_resource.sh", "stop", *WHERE)
     assert (code, said.count("stopped")) == (0, 2)
     code, said = play(tmp_path, "tpu/queued_resource.sh", "delete", *WHERE)
-    assert code == 0 and "no TPU in the name of bridge" in said
+    assert code == 0 and "no TPU named bridge" in said
 
 
 def test_without_gcloud(tmp_path):
@@ -273,12 +274,13 @@ GKE_DAYS = {
         {"no_crd": True}, 1, ["the cluster has no JobSet", "no node with v5e"], flags=IMAGE
     ),
     "no cluster": Day(
-        {"no_cluster": "billing is disabled"}, 1, ["there is no way to the cluster c", "billing"],
+        {"no_cluster": "billing is disabled"}, 1, ["the cluster c cannot be reached", "billing"],
         flags=IMAGE,
     ),
     "no node with this topology": Day(
         {"jobsets": [{"conditions": [""], "running": [0]}]}, 1,
-        ["0 of 4 pods run", "didn't match the node selector", "keeps asking for nodes", "delete"],
+        ["0 of 4 pods are running", "didn't match the node selector", "keeps asking for nodes",
+         "delete"],
         flags=["--wait=0m", *IMAGE],
     ),
     "half of the pods come late": Day(
@@ -318,7 +320,7 @@ def test_a_day_on_gke(day, tmp_path):
     assert code == day.code, said
     for text in day.said:
         assert text in said
-    assert "Billed as well, until you delete them: the cluster itself" in said
+    assert "Also billed, until you delete them: the cluster itself" in said
 
 
 def test_the_key_goes_to_gke_as_a_secret_alone(tmp_path):
@@ -340,10 +342,10 @@ def test_a_slurm_job_is_submitted_once(tmp_path):
     assert "charged to your account while it runs: 17 PENDING" in said
     assert r"--workdir=runs/a\ b" in (tmp_path / "batch").read_text()
     code, said = play(tmp_path, "slurm/submit.sh", "start", "--", *flags)
-    assert (code, "waits or runs already" in said) == (1, True)
+    assert (code, "is already waiting or running" in said) == (1, True)
     code, said = play(tmp_path, "slurm/submit.sh", "stop")
     assert code == 0
-    assert "Nothing of the name bridge waits or runs in Slurm." in said
+    assert "No job named bridge is waiting or running in Slurm." in said
 
 
 @pytest.mark.parametrize("script", ["tpu/queued_resource.sh", "tpu/gke.sh", "slurm/submit.sh"])

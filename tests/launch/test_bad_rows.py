@@ -63,7 +63,7 @@ def test_skipped_rows_are_counted_by_reason_and_listed(settings, tmp_path):
         "4 of 25 rows are bad and were skipped: 3 x answer is not a number, "
         f"1 x split is not train, dev or test ({tmp_path}/run/bad_rows.jsonl)",
         "data.test=8: 8 of 10 rows, a random sample; 0 takes all",
-        "rows with what is no character (half a surrogate pair, or NUL), now U+FFFD: 1",
+        "rows with invalid characters (lone surrogates or NUL), now replaced by U+FFFD: 1",
     ]
     assert len(read_rows(tmp_path / "run/bad_rows.jsonl")) == 4
 
@@ -87,7 +87,7 @@ def test_most_rows_failing_alike_is_said_where_they_are_skipped(settings, tmp_pa
     config = settings(rows(10, 11), "data.on_bad_row=skip")
     _, note, *_ = Run(config, tmp_path / "run").notes()
     assert note.startswith(
-        "11 of 21 rows fail alike: answer is not a number; data.kind=numeric reads numbers only"
+        "11 of 21 rows fail the same way: answer is not a number; data.kind=numeric reads"
     )
 
 

@@ -94,8 +94,8 @@ def test_help_of_one_group_and_of_one_field():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["rnu"], "error: rnu: no command; did you mean bridge run?"),
-        (["run", "--help=teachr"], "the config has no 'teachr': did you mean 'teacher'?"),
+        (["rnu"], "error: unknown command rnu; did you mean bridge run?"),
+        (["run", "--help=teachr"], "unknown config key 'teachr'; did you mean 'teacher'?"),
         (["chat", "--help=teacher"], "--help=teacher: this command takes no config"),
         (["run", "--pahse=all"], "Unknown command line flag 'pahse'"),
         (["run", "--config=quikstart", "--workdir=x"], "did you mean quickstart?"),

@@ -190,7 +190,7 @@ def test_evaluation_trains_nothing_whatever_the_pool_is_by_now(config, workdir, 
     other = moved(config, write_rows(tmp_path / "rows.jsonl", found))
     report, ran, printed = finish(other, workdir, phase="evaluate")
     assert ran == ALL_TESTS
-    assert "tutoring/student: used as it is, although it had other data or settings" in printed
+    assert "tutoring/student: reused as is, although made with other data or settings" in printed
     assert report["rationales"]["written"] == 24  # What made the student is still told.
     # Without the phase it is another run, and the models are trained anew.
     ran = finish(other, workdir)[1]
@@ -214,7 +214,7 @@ def test_annotations_cut_in_their_last_row_are_seen_and_said(config, workdir, ca
     _, ran, _ = finish(config, workdir)
     assert ran == []
     assert path.read_bytes() == whole
-    assert "the file is written again from" in caplog.text
+    assert "the file is rewritten from" in caplog.text
 
 
 def test_a_damaged_score_is_made_again_with_a_line_that_says_why(config, workdir):
@@ -222,7 +222,7 @@ def test_a_damaged_score_is_made_again_with_a_line_that_says_why(config, workdir
     path.write_text(path.read_text().replace('"nll": ', '"nll": 1', 1))
     _, ran, printed = finish(config, workdir)
     assert ran == ["apprenticeship/scores"]
-    assert "apprenticeship/scores: scores.jsonl is not what was written; run again" in printed
+    assert "apprenticeship/scores: scores.jsonl does not match its checksum; reran it" in printed
 
 
 # One after the other on one workdir, and the first stage that runs again: from late stages to early

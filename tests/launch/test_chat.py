@@ -57,7 +57,7 @@ def test_piped_questions_and_a_new_conversation(model):
         assert head.startswith("8 tokens, ") and float(head.split()[2]) > 0
         assert tail == "cut at max_new_tokens=8"
     assert notes[2] == "a new conversation"
-    assert notes[4] == "/what is no command; there are /new and /quit"
+    assert notes[4] == "unknown command /what; use /new or /quit"
 
 
 @pytest.mark.slow
@@ -94,7 +94,7 @@ def test_what_no_longer_fits_is_forgotten_and_said(checkpoint):
     code, _, err = commands.run("launch.chat", *flags, text=lines)
     assert code == 0, err
     assert "the context is full: forgot the oldest " in err
-    assert "tokens, and the context leaves 362; shorten it or lower max_new_tokens" in err
+    assert "tokens, but the context has room for 362; shorten it or lower max_new_tokens" in err
     assert err.count(" tokens/s") == 4
 
 

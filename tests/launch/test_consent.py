@@ -79,7 +79,7 @@ def test_on_a_terminal_it_is_a_question(tmp_path, monkeypatch, typed, agreed):
     if agreed:
         confirm(ONE)
     else:
-        with pytest.raises(UserError, match="nothing was asked or paid"):
+        with pytest.raises(UserError, match="no request was sent"):
             confirm(ONE)
     assert asked == ["Ask big-1 4 times, for at most $0.10? [y/N] "]
     assert (missing(tmp_path, ONE) == {}) == agreed
@@ -146,7 +146,7 @@ def test_a_dry_run_writes_nothing_and_needs_no_key(tiny_config, undisturbed, tmp
     assert states["apprenticeship/annotations"] == "to run"
     assert "Teacher  big-1: 3 queries at first" in out
     assert re.search(r"at most 6 queries and \$0\.0\d+, retries included", out)
-    assert "by the speed of this CPU" in out
+    assert "based on this CPU's speed" in out
     assert "Nothing was run, paid or written." in out
 
 
@@ -165,7 +165,7 @@ def test_a_dry_run_knows_what_is_done(tiny_config, undisturbed):
         "tutoring/student",
         "evaluation/student",
     ]
-    assert "nobody is asked" in out
+    assert "Teacher  not asked" in out
     assert written(undisturbed) == before
 
 

@@ -53,13 +53,13 @@ def test_everything_is_told_in_80_columns(written):
     for said in (
         "Guessed: data.columns=question:text,answer:team",
         "10 of 2,000 rows are bad:",
-        "line 500: has 5 cells, and the header 3 (id, text, team)",
+        "line 500: has 5 cells, but the header has 3 (id, text, team)",
         "122 groups",
         "Proposed: max_prompt_tokens=",
         'Read the text and say which of these labels is its "team".',
         "What the teacher is asked about T00001",
         "What the assistant is asked",
-        "⟦(The reasoning of the assistant will stand here.)",
+        "⟦(The reasoning of the assistant will go here.)",
         "Answer: delivery<|im_end|>⟧",
     ):
         assert said in out, said
@@ -79,7 +79,7 @@ def test_the_written_config_runs_and_says_what_is_cut(written, folder):
     assert cut.startswith("assistant and student: ") or cut.startswith("assistant: ")
     assert " of 1,791 prompts" in cut and of in cut
     (divided,) = [note for note in job.notes() if note.startswith("no row has a split")]
-    assert "1,393 of the pool, 199 of dev and 398 of the test; 122 groups" in divided
+    assert "1,393 in the pool, 199 in dev and 398 in the test; 122 groups" in divided
 
 
 @pytest.mark.slow

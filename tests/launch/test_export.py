@@ -127,7 +127,7 @@ def test_mistakes(student, undisturbed, tmp_path):
     (tmp_path / "empty").mkdir()
     new = tmp_path / "x"
     said = {
-        (undisturbed, student): "exists already",
+        (undisturbed, student): "already exists",
         (tmp_path / "empty", new): "holds no run",
         (undisturbed, new, "--adapter"): "was trained in full",
         (undisturbed, new, "--role=assistant", "--adapter", "--dtype=float32"): "f32",

@@ -96,7 +96,7 @@ def test_hosts_with_different_files_do_not_begin(tiny_config, tmp_path):
         _, err = process.communicate(timeout=300)
         assert process.returncode == 2, err
         assert (
-            "error: host 1 has another rows.jsonl (data/pool) than host 0; give all hosts the same"
+            "error: host 1 and host 0 have different versions of rows.jsonl (data/pool); give all"
             in err
         )
     assert not list((tmp_path / "run").glob("stages/*/*/*"))
@@ -111,7 +111,7 @@ def test_a_lost_process_ends_the_other(tiny_config, tmp_path):
     assert processes[0].returncode == 75  # So a scheduler starts all of them again.
     (message,) = (line for line in err.splitlines() if "process" in line and "again" in line)
     # Whichever notices first: the collective that was cut, or the silence.
-    assert "another process of the run was lost" in message or "process 1 of 2 gave no" in message
+    assert "another process of the run was lost" in message or "process 1 of 2 sent no" in message
     assert "Run the same command again on all hosts" in message
     assert "Traceback" not in err and "Fatal" not in err
     processes[1].communicate()
@@ -124,7 +124,7 @@ def test_a_process_that_never_joins_is_named(tiny_config, tmp_path):
     other.communicate()
     _, err = first.communicate(timeout=300)
     assert first.returncode == 2
-    message = "error: process 0 of 2: the processes did not all join within --join_timeout=5 s; see"
+    message = "error: process 0 of 2: the processes did not all join within --join_timeout=5 s; "
     assert err.splitlines()[-1].startswith(message)
     assert "Traceback" not in err and "Fatal" not in err
 
@@ -139,7 +139,7 @@ def test_sigterm_saves_and_exits_with_75(tiny_config, undisturbed, tmp_path):
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 75
-    assert "interrupted; the same command goes on from here" in err
+    assert "interrupted; run the same command again to resume" in err
     assert "Traceback" not in err
     (saved,) = (folder / "state").iterdir()
     steps = (folder / "metrics.jsonl").read_text().splitlines()

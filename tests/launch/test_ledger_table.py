@@ -84,10 +84,10 @@ def test_a_study_has_the_bill_of_all_its_runs():
     entries = [entry(1, "stop"), entry(2, "stop", run="s"), entry(3, "unknown", run="s")]
     text = printed(entries, {"r": "runs/a", "s": "runs/b"}, {}, run=None)
     assert "Paid     2 queries, $0.002469\n" in text
-    assert "Besides  1 query without an answer, up to $0.001235" in text
+    assert "Also     1 query without an answer, up to $0.001235" in text
     assert "q3 " in text and "(this run)" not in text
-    assert "This study has asked nothing yet." in printed([], {"": "x"}, {}, run=None)
+    assert "This study has sent no requests yet." in printed([], {"": "x"}, {}, run=None)
 
 
 def test_nothing_asked_yet():
-    assert "This run has asked nothing yet" in printed([], {"": "x"}, {}, run="")
+    assert "This run has sent no requests yet" in printed([], {"": "x"}, {}, run="")

@@ -79,7 +79,7 @@ def test_the_table_and_where_each_parameter_lies(tiny_config):
     code, out, err = planned(f"--config={tiny_config}", "--shardings", *ON_A_MESH)
     assert code == 0, err
     said = " ".join(out.split())
-    assert "empty rows: generation.batch_size=10 to a multiple of 8; larger" in said
+    assert "empty rows: generation.batch_size=10 to a multiple of 8; use larger" in said
     assert "Nothing was run or paid." in out
     assert "tutoring/completions" in out
     rows = [" ".join(line.split()) for line in out.splitlines()]
@@ -87,13 +87,13 @@ def test_the_table_and_where_each_parameter_lies(tiny_config):
     query = "layers/attention/query/kernel"
     assert f"{query} 3 x 32 x 4 x 8 fsdp (4) on axis 1, tensor (2) on axis 2 0.00" in rows
     assert f"{query} 2 x 32 x 4 x 8 fsdp (4) on axis 1, tensor (2) on axis 2 0.00" in rows
-    assert "final_norm/scale 32 on every chip 0.00" in rows
+    assert "final_norm/scale 32 replicated 0.00" in rows
 
 
 def test_mistakes(tiny_config):
     code, _, err = planned(f"--config={tiny_config}", "--topology=v5x:4x4")
     assert code == 2
-    assert "--topology=v5x:4x4: a TPU as in v5e:4x4; known are v4, v5e, v5p, v6e" in err
+    assert "--topology=v5x:4x4: expected a TPU such as v5e:4x4; known: v4, v5e, v5p, v6e" in err
 
 
 def test_without_data_the_limits_of_the_config_are_planned():

@@ -114,8 +114,8 @@ def repository(home: Path) -> None:
 def test_nothing_has_to_be_guessed_and_nothing_is_left(followed):
     stub, said = followed
     for text in (
-        "the run is started on 2 hosts", "run: running", "the slice is gone", "the run is done",
-        "the run is started in 4 pods", "JobSet: active", "the pods save their state and end",
+        "the run has started on 2 hosts", "run: running", "the slice is gone", "the run is done",
+        "the run has started in 4 pods", "JobSet: active", "the pods save their state and end",
         "Submitted batch job 17", "is paid: 300 queries and $3.00 at most",
     ):  # fmt: skip
         assert text in said

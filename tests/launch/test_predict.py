@@ -177,10 +177,10 @@ def test_the_command(run, export, tmp_path):
     assert (found[5]["id"], found[5]["row"]) == ("", "line 7")
     assert "'?' is none of the choices late, lost" in found[7]["error"]
     messages = [
-        "answers.csv: exists already; name a new file",
-        "8 rows fail alike: no key 'question'; the columns are ticket, body, team",
-        "other.xlsx: end the name in .jsonl or .csv",
-        "is no workdir of a run; leave the flag out",
+        "answers.csv: already exists; choose a new file",
+        "8 rows fail the same way: no key 'question'; the columns are ticket, body, team",
+        "other.xlsx: the name must end in .jsonl or .csv",
+        "is not the workdir of a run; omit the flag",
         "unknown config key 'data.pool'",
         "has no bridge_jax.json that says what kind of answers it gives; pass --data.kind",
         "no.csv: no such file",
@@ -208,7 +208,7 @@ def test_killed_again_and_again_the_file_is_the_same(export, tmp_path):
         assert not out.exists()
     other = commands.run("launch.predict", *given, f"--out={out}", "--generation.max_new_tokens=3")
     assert other[0] == 2
-    assert "other predictions, which differ in generation.max_new_tokens" in other[2]
+    assert "different settings (generation.max_new_tokens)" in other[2]
     code, _, err = commands.run("launch.predict", *given, f"--out={out}")
     assert code == 0, err
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()

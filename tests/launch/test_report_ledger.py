@@ -30,7 +30,7 @@ def test_it_prints_the_bill_of_a_run_that_shares_a_ledger(tmp_path):
     assert code == 0, err
     assert f"Ledger   {tmp_path}/shared.sqlite" in out
     assert "Paid     2 of 7 queries, $0.001200 of $0.50" in out
-    assert "Besides  1 query without an answer, up to $0.001000" in out
+    assert "Also     1 query without an answer, up to $0.001000" in out
     assert f"3 requests written to {bill}" in out
     assert len(bill.read_text().splitlines()) == 4
     assert not (workdir / "report.json").exists()
@@ -60,7 +60,7 @@ def test_a_job_that_its_vendor_has_deleted_is_written_off(tmp_path):
         ledger.settle(requests[0], TeacherReply("yes", 100, 50))
     code, _, err = report(f"--workdir={tmp_path}", "--write_off=batch_8")
     assert code == 2
-    assert "no batch job 'batch_8' is open; open are: batch_9" in err
+    assert "no batch job 'batch_8' is open; the open jobs are: batch_9" in err
     code, out, err = report(f"--workdir={tmp_path}", "--write_off=batch_9")
     assert code == 0, err
     assert "batch_9 is closed: 1 of its requests have no answer" in out

@@ -142,7 +142,7 @@ def test_after_a_full_disk_the_same_command_runs_what_depends_on_a_change(
     assert "Traceback" not in err
     last = err.splitlines()[-1]
     assert last.startswith(f"error: {workdir}/stages/tutoring/student/"), err
-    assert "File too large" in last and "run the same command: it " in last
+    assert "File too large" in last and "run the same command again: it " in last
     again = tiny_run.finish(tiny_config, workdir, change)
     assert again == ["tutoring/student", "evaluation/student"]
     assert len((workdir / "tutoring/student/metrics.jsonl").read_text().splitlines()) < len(
@@ -154,7 +154,7 @@ LONG_ROWS = " ".join(
     f"--{name}_training.row_tokens=999" for name in ("assistant", "student", "direct")
 )
 MISTAKES = {
-    "--config.budget.querys=3": "unknown config key 'budget.querys': did you mean 'budget.queries'",
+    "--config.budget.querys=3": "unknown config key 'budget.querys'; did you mean 'budget.queries'",
     "--budget.queries=25": "budget.queries=25 exceeds the pool of 24 examples",
     "--budget.queries=24": "exceeds the pool of 24 examples less 1 set aside",
     "--budget.queries=0": "budget.queries=0: ask the teacher at least once",
@@ -168,12 +168,12 @@ MISTAKES = {
     "--config.compare=direct --direct_training.row_tokens=128": "direct_training.row_tokens=",
     f"--generation.max_new_tokens=500 {LONG_ROWS}": "context of 512; lower",
     "--assistant.lora.targets=attention/q": "assistant.lora.targets=attention/q: matches none of",
-    "--student.lora.base=int8": "student.lora.base=int8: a base that is trained cannot be of",
+    "--student.lora.base=int8": "student.lora.base=int8: an integer base cannot be trained",
     "--assistant.lora.dropout=1": "assistant.lora.dropout=1.0: 0 to below 1",
     "--student.checkpoint=[/INST]\x1b[2J": r"checkpoint '[/INST]\x1b[2J': no such folder or file",
     "--student_training.learning_rate=nan": "learning_rate=nan: a finite number",
-    "--teacher.base_url=localhost:8000": "teacher.base_url=localhost:8000: no address of a server",
-    "--config.method": "method=: one of bridge, on_policy, direct, self",
+    "--teacher.base_url=localhost:8000": "teacher.base_url=localhost:8000: not a server address",
+    "--config.method": "method= is unknown; choose one of bridge, on_policy, direct, self",
 }
 
 
@@ -208,8 +208,8 @@ def test_a_long_prompt_names_the_example_and_the_way_out(mistakes):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--phase=tutorin"], "--stop_after=tutorin: no part of this run; did you mean tutoring?"),
-        (["--stop_after=selecton"], "did you mean selection? One of all, apprenticeship, "),
+        (["--phase=tutorin"], "--stop_after=tutorin: not part of this run; did you mean tutoring?"),
+        (["--stop_after=selecton"], "did you mean selection? Choose one of all, apprenticeship, "),
         (["--pahse=all"], "Unknown command line flag 'pahse'"),
     ],
 )
@@ -223,4 +223,4 @@ def test_a_mistyped_flag_of_the_launcher(tiny_config, tmp_path, flags, message):
 def test_a_mistake_in_a_real_process(tiny_config, tmp_path):
     code, out, err = tiny_run.run(tiny_config, tmp_path, "--config.budgt.queries=3")
     assert (code, out) == (2, "")
-    assert err == "error: unknown config key 'budgt.queries': did you mean 'budget.queries'?\n"
+    assert err == "error: unknown config key 'budgt.queries'; did you mean 'budget.queries'?\n"

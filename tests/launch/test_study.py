@@ -167,7 +167,7 @@ def test_a_run_that_fails_does_not_stop_the_others(tmp_path):
     out, err = process.communicate()
     assert process.returncode == 2
     assert "1 of 2 runs failed; poor-seed0: " in err
-    assert "budget.usd=1e-07, cannot pay for one request to the teacher" in err
+    assert "budget.usd=1e-07 cannot pay for one request to the teacher" in err
     assert "1 of 2 are done; missing: poor-seed0" in out
     found = json.loads((tmp_path / "study" / "study.json").read_text())
     assert [point["variant"] for point in found["points"]] == ["rich"]

@@ -89,11 +89,11 @@ def test_a_run_that_is_moved_keeps_what_it_has_paid(tmp_path, shared, teacher):
 def test_the_ledger_of_a_run_cannot_be_changed_to_begin_anew(tmp_path, shared):
     with open_run(tmp_path / "own"):
         pass
-    with pytest.raises(UserError, match=r"has paid from .*own/ledger\.sqlite before"):
+    with pytest.raises(UserError, match=r"has already paid from .*own/ledger\.sqlite, and"):
         open_run(tmp_path / "own", shared)
     with open_run(tmp_path / "a", shared):
         pass
-    message = r"budget\.ledger=\(empty\): .*has paid from .*shared\.sqlite before"
+    message = r"budget\.ledger=\(empty\): .*has already paid from .*shared\.sqlite, and"
     with pytest.raises(UserError, match=message):
         open_run(tmp_path / "a")
     other = tmp_path / "other.sqlite"
@@ -118,9 +118,9 @@ def test_caps_do_not_begin_anew_when_the_account_is_deleted(tmp_path, shared, te
             with pytest.raises(BudgetExceeded, match=r"budget\.queries=2 is reached"):
                 ledger.reserve(ask(3), 100)
     assert account_of(tmp_path / "a") == Account(shared, before)
-    assert [m.partition(" is not there, but ")[2] for m in caplog.messages] == [
-        f"{shared} knows the run in this workdir: it goes on with that account, and what it has "
-        "paid counts towards its caps"
+    assert [m.partition(" is missing, but ")[2] for m in caplog.messages] == [
+        f"{shared} knows the run in this workdir: continuing with that account, and what it "
+        "has paid counts towards its caps"
     ] * 2
 
 

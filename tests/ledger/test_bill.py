@@ -121,7 +121,7 @@ def test_a_csv_that_cannot_be_written_is_named(path, tmp_path):
 
 
 def test_no_ledger(tmp_path):
-    with pytest.raises(UserError, match=r"ledger\.sqlite: no such ledger; nothing has been asked"):
+    with pytest.raises(UserError, match=r"ledger\.sqlite: no such ledger; no teacher has been"):
         read_bill(tmp_path / "ledger.sqlite")
     assert not list(tmp_path.iterdir())
 
@@ -131,10 +131,10 @@ def test_what_is_no_ledger_is_not_read(tmp_path):
     with sqlite3.connect(path) as other:
         other.execute("CREATE TABLE requests (id)")
     other.close()
-    with pytest.raises(UserError, match="no ledger of this program"):
+    with pytest.raises(UserError, match="not a ledger of this program"):
         read_bill(path)
     path.write_bytes(b"not a database" * 999)
-    with pytest.raises(UserError, match="it is no ledger"):
+    with pytest.raises(UserError, match="it is not a ledger"):
         read_bill(path)
 
 

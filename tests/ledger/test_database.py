@@ -275,7 +275,7 @@ def test_a_ledger_of_another_version_is_left_alone(path, version):
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA user_version = {version}")
     before = path.read_bytes()
-    words = f"ledger of version {version}, this program reads 2; use the version .* that wrote it"
+    words = f"ledger of version {version}, but this program reads 2; use the version .* wrote it"
     for read in (opened, read_bill):
         with pytest.raises(UserError, match=words):
             read(path)
@@ -287,5 +287,5 @@ def test_somebody_elses_version_2_is_left_alone(tmp_path):
     with sqlite3.connect(path) as other:
         other.executescript("CREATE TABLE requests (id); PRAGMA user_version = 2;")
     other.close()
-    with pytest.raises(UserError, match="no ledger of this program"):
+    with pytest.raises(UserError, match="not a ledger of this program"):
         Ledger(path, 9, 1.0, PRICES)

@@ -277,7 +277,7 @@ def test_a_full_disk_loses_nothing_that_was_settled(path):
 def test_a_file_that_is_no_database(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("not a ledger, and not to be overwritten" * 100)
-    with pytest.raises(UserError, match=r"notes\.txt: .*it is no ledger"):
+    with pytest.raises(UserError, match=r"notes\.txt: .*it is not a ledger"):
         open_ledger(path)
     assert path.read_text().startswith("not a ledger")
 
@@ -288,7 +288,7 @@ def test_somebody_elses_database_is_left_alone(tmp_path):
         other.execute("CREATE TABLE requests (id)")
     other.close()
     before = path.read_bytes()
-    with pytest.raises(UserError, match="no ledger of this program"):
+    with pytest.raises(UserError, match="not a ledger of this program"):
         open_ledger(path)
     assert path.read_bytes() == before
 
@@ -312,7 +312,7 @@ def test_a_ledger_that_was_cut_short_is_not_gone_on_with(path, left):
     content = path.read_bytes()
     short = content[: left if isinstance(left, int) else int(left * len(content))]
     path.write_bytes(short)
-    with pytest.raises(UserError, match=r"ledger\.sqlite: .*(it is damaged|it is no ledger)"):
+    with pytest.raises(UserError, match=r"ledger\.sqlite: .*(it is damaged|it is not a ledger)"):
         open_ledger(path)
     assert path.read_bytes() == short
 

@@ -71,7 +71,7 @@ def test_answered_failed_and_refused_are_counted_apart():
     }
     assert tally.replies == 3
     assert tally.failures() == (
-        "1 no answer, 1 failed, 3 refused, 1 not asked; the commonest reason (3x): "
+        "1 no answer, 1 failed, 3 refused, 1 not asked; the most common reason (3x): "
         "400: 8193 tokens are too many"
     )
 

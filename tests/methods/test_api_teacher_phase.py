@@ -149,7 +149,7 @@ def test_an_unreachable_teacher_is_no_success(vendor, make_run, capsys, monkeypa
     run, examples = make_run(attempts=2)
     vendor.stop_listening()
     message = (
-        r"teacher openai/big-1: no request is answered: 4 failed; the commonest reason \(4x\): "
+        r"teacher openai/big-1: no request was answered: 4 failed; the most common reason \(4x\): "
         r"given up after 2 attempts: openai/big-1 cannot be reached: ConnectionRefusedError"
     )
     with pytest.raises(UserError, match=message):
@@ -174,7 +174,7 @@ def test_what_is_refused_is_counted_and_said_and_the_others_are_kept(
     reason = "openai/big-1 answers HTTP 400: the word in Bearer [OPENAI_API_KEY] is too long"
     assert kept[1]["reason"] == reason
     assert "answered=3 refused=1" in capsys.readouterr().err
-    said = f"teacher openai/big-1: 3 answered, 1 refused; the commonest reason (1x): {reason}"
+    said = f"teacher openai/big-1: 3 answered, 1 refused; the most common reason (1x): {reason}"
     assert said in caplog.text
 
 
@@ -186,7 +186,7 @@ def test_a_batch_job_counts_too(vendor, make_run, capsys):
     assert outcomes[0][0].kind == "refused"
     assert capsys.readouterr().err.rstrip().endswith("answered=3 refused=1")
     batches.fate = dict.fromkeys([e.question for e in run.inputs.pool], "error")
-    with pytest.raises(UserError, match=r"no request is answered: 2 refused; .*too long"):
+    with pytest.raises(UserError, match=r"no request was answered: 2 refused; .*too long"):
         ask(run, run.inputs.pool[5:7])
 
 
@@ -228,7 +228,7 @@ def test_a_shared_ledger_keeps_the_answers_of_two_servers_apart(vendor, make_run
         settings = {"base_url": run.config.teacher.base_url, "replay_from": str(shared)}
         assert ask(make_run(f"{run.workdir.name}-again", **settings)[0], examples)[0] == said
     nobody, _ = make_run("d", base_url="http://127.0.0.1:9/v1", replay_from=str(shared))
-    with pytest.raises(UserError, match=r"has to be that of the recorded run .*127\.0\.0\.1:9/v1"):
+    with pytest.raises(UserError, match=r"use the config of the recorded run .*127\.0\.0\.1:9/v1"):
         ask(nobody, examples)
 
 

@@ -84,7 +84,7 @@ def test_labels_need_neither_assistant_nor_teacher(tiny, tmp_path):
     assert set(report["accuracy"]) == {"student_base", "student_instruct", "student"}
     losses = read_rows(tmp_path / "tutoring/student/metrics.jsonl")
     assert all(row["rationale_loss"] == 0 and row["answer_loss"] > 0 for row in losses)
-    assert "after the gold answers of the pool" in (tmp_path / "report.html").read_text()
+    assert "trained on the gold answers of the pool" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.slow

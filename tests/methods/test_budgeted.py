@@ -238,7 +238,7 @@ def test_the_assistant_shortens_at_no_cost(tiny, tmp_path):
     rows = read_rows(tmp_path / WRITTEN.name / CHAINS)
     # A random model writes nothing worth keeping: all tries are used up, and counted.
     assert [(row["kept"], row["asked"]) for row in rows] == [(False, 2)] * 6
-    with pytest.raises(UserError, match="no reasoning is kept at any budget"):
+    with pytest.raises(UserError, match="no reasoning was kept at any budget"):
         one_stage.run_alone(job, BUDGETED)
 
 
@@ -275,14 +275,14 @@ def test_what_the_assistant_writes_is_kept_by_answer_and_length(tiny, tmp_path, 
         (("thinking.least=1.0", "thinking.most=1.0"), "is not below thinking.most"),
         (("form=two_pass",), "use chain"),
         (("selection.size=0",), "leaves nothing for shortening it"),
-        (("budget.queries=500",), "2,400 in all"),
+        (("budget.queries=500",), "2,400 requests in all"),
         (("thinking.repeats=2",), "raise the temperature"),
         (("thinking.train.row_tokens=200",), "is too short for a prompt of"),
-        (("thinking.least=0.01", "thinking.most=0.05"), "leaves nothing of the smallest budget"),
+        (("thinking.least=0.01", "thinking.most=0.05"), "no reasoning at the smallest budget"),
         (("thinking.after=self",), "has no teacher"),
         (("teacher.kind=openai", "teacher.model=x", "teacher.temperature=0"), "same text again"),
-        (("thinking.controls=sampled", "thinking.samples=32"), "leaves none for each"),
-        (("thinking.waiting= ",), "controls=forced needs words"),
+        (("thinking.controls=sampled", "thinking.samples=32"), "less than one token for each"),
+        (("thinking.waiting= ",), "controls=forced requires it"),
     ],
 )
 def test_settings_that_cannot_work(changes, message):
@@ -295,7 +295,7 @@ def test_prompts_and_tags_are_checked_before_anything_is_paid(tiny, tmp_path):
     with pytest.raises(UserError, match="has no token <think>"):
         one_stage.check(job)
     job = Run(tiny("thinking.closing=" + "stop now please " * 20), tmp_path)
-    with pytest.raises(UserError, match="say it in fewer words"):
+    with pytest.raises(UserError, match="shorten it or leave it empty"):
         one_stage.check(job)
     reading, both = Run(tiny(), tmp_path).inputs, (job.inputs.pool, job.inputs.test)
     lengths = [reading.rendering("student").prompts(part, "", "reason").lengths for part in both]

@@ -142,7 +142,7 @@ def test_what_cannot_be_read_is_left_out_and_told(make, vendor, caplog):
     found = {row["id"]: row for row in folder.rows("answers.jsonl")}
     assert found[no_idea.id]["reason"] == "no answer that parses"
     assert found[refused.id]["reason"] == "refused"
-    assert "test questions: 2 of 4 have no answer of the teacher and are left out" in caplog.text
+    assert "test questions: 2 of 4 have no answer from the teacher and are left out" in caplog.text
     measured_on = held_out.with_answers(job.inputs.test, folder)
     assert [example.id for example in measured_on] == [asked[0].id, asked[3].id]
     assert measured_on[0].gold == found[asked[0].id]["answer"]
@@ -167,7 +167,8 @@ def test_answers_that_are_given_stay_beside_bought_ones(make):
     measured_on = held_out.with_answers(job.inputs.test, folder)
     assert {example.id for example in measured_on} == {"r14", "r15", "r16", *asked}
     assert held_out.with_answers(job.inputs.test, None) == list(job.inputs.test[:3])
-    assert "of 3 test questions without an answer 2 are put to the teacher" in " ".join(job.notes())
+    said = " ".join(job.notes())
+    assert "of 3 test questions without an answer, 2 are sent to the teacher" in said
 
 
 def test_every_model_is_measured_on_the_bought_answers(make, monkeypatch):
@@ -194,7 +195,7 @@ def test_the_budget_pays_for_selection_and_test(make):
     assert selected_count(make().config) == 5
     assert selected_count(make("teacher.samples=2").config) == 2
     message = (
-        r"budget\.queries=9 does not pay for 6 examples at teacher\.samples=1 requests each and 4 "
+        r"budget\.queries=9 does not cover 6 examples at teacher\.samples=1 requests each and 4 "
         r"of test and dev \(evaluation\.teacher_test, evaluation\.teacher_dev\); lower selec"
     )
     with pytest.raises(UserError, match=message):
@@ -203,7 +204,7 @@ def test_the_budget_pays_for_selection_and_test(make):
         make("budget.queries=4")
     # Who learns from no teacher pays for the test alone.
     labels = ["method=labels", "data.labelled=true", "budget.queries=3"]
-    with pytest.raises(UserError, match=r"budget\.queries=3 does not pay"):
+    with pytest.raises(UserError, match=r"budget\.queries=3 does not cover"):
         make(*labels)
     assert methods.paying(make(*labels, "evaluation.teacher_test=3").stages)
 
@@ -223,7 +224,7 @@ def test_caps_are_checked_for_both_before_anything_is_trained(make, vendor):
     job = make("budget.usd=0.02", "teacher.max_output_tokens=400")
     note = job._check_teacher()
     # Nine requests of at most 400 tokens, at 10 dollars a million: 0.036 dollars.
-    assert "is sure to pay for 4 of 9 requests to the teacher" in note
+    assert "guarantees only 4 of 9 requests to the teacher" in note
     assert not vendor.bills
 
 
@@ -256,14 +257,14 @@ def test_the_plan_counts_both(make):
         (
             ["warmup.fraction=0.5"],
             (),
-            r"asks for 6 examples with an answer, and no example of the pool .*warmup\.fraction=0$",
+            r"asks for 6 examples with an answer, but the pool has none; .*warmup\.fraction=0$",
         ),
         (
             ["warmup.fraction=0.5"],
             (1, 2, 3),
-            r"asks for 6 examples .* only 3 example.* lower it to 0\.25 at most",
+            r"asks for 6 examples .* only 3; lower it to at most 0\.25, or",
         ),
-        (["teacher.kind=replay"], (), "no example of the pool has a recorded rationale"),
+        (["teacher.kind=replay"], (), "no example in the pool has a recorded rationale"),
     ],
 )
 def test_what_has_no_answer_is_found_before_anything_is_paid(

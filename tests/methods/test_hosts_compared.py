@@ -41,7 +41,7 @@ def test_another_file_is_named_with_its_host(stages, monkeypatch):
     differs = DEEP | {"p/first": "9", "p/left": "9"}
     others(monkeypatch, [DEEP, differs], [{ROWS: "aa", SAME: "bb"}, {SAME: "bb"}])
     with pytest.raises(
-        UserError, match=r"host 2 has another rows\.jsonl \(data/pool\) than host 0"
+        UserError, match=r"host 2 and host 0 have different versions of rows\.jsonl \(data/pool\); "
     ):
         input_checks.compare_hosts(stages, Inputs(), DEEP)
 
@@ -49,12 +49,12 @@ def test_another_file_is_named_with_its_host(stages, monkeypatch):
 def test_several_files_are_counted(stages, monkeypatch):
     others(monkeypatch, [DEEP | {"p/first": "9"}], [{ROWS: "cc", SAME: "dd"}])
     with pytest.raises(
-        UserError, match=r"host 1 has another rows\.jsonl \(data/pool\) and 1 more than host 0"
+        UserError, match=r"different versions of rows\.jsonl \(data/pool\) and 1 more; give all"
     ):
         input_checks.compare_hosts(stages, Inputs(), DEEP)
 
 
 def test_another_config_is_told_by_the_first_stage_that_differs(stages, monkeypatch):
     others(monkeypatch, [DEEP | {"p/left": "9"}], [{ROWS: "aa", SAME: "bb"}])
-    with pytest.raises(UserError, match=r"host 1 would run another p/left than host 0; start all"):
+    with pytest.raises(UserError, match=r"host 1 would run a different p/left than host 0; start"):
         input_checks.compare_hosts(stages, Inputs(), DEEP)

@@ -37,8 +37,8 @@ def test_where_none_is_kept_the_reasons_are_counted(tmp_path):
     rejected = {"kept": False, "reason": "no answer that parses"}
     folder = annotated(tmp_path, rejected, rejected, rejected | {"reason": "no rationale"})
     message = (
-        r"none of its 3 answers is kept \(2 x no answer that parses; 1 x no rationale\)\. "
-        rf"They are in {tmp_path}/annotations\.jsonl; they stay paid, and a looser teacher\.keep_w"
+        r"none of its 3 answers was kept \(2 x no answer that parses; 1 x no rationale\)\. "
+        rf"They are in {tmp_path}/annotations\.jsonl, and their cost is already spent; relax"
     )
     with pytest.raises(UserError, match=message):
         kept_annotations(folder, POOL, labelled=True)

@@ -116,7 +116,7 @@ def test_another_vocabulary_is_named(job_with, config_path, tmp_path):
     vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
     (other / "tokenizer.json").write_text(json.dumps(content))
     first = min(vocabulary["a"], vocabulary["b"])
-    with pytest.raises(UserError, match=f"needs one vocabulary: token {first} of .* differs"):
+    with pytest.raises(UserError, match=f"the same vocabulary: token {first} of .* differs"):
         check(job_with(other))
 
 
@@ -125,12 +125,12 @@ def test_another_chat_template_is_named(job_with, config_path, tmp_path):
     for path in (other / "chat_template.jinja", other / "tokenizer_config.json"):
         if path.exists():
             path.write_text(path.read_text().replace("assistant", "helper"))
-    with pytest.raises(UserError, match="needs one chat template"):
+    with pytest.raises(UserError, match="requires the same chat template"):
         check(job_with(other))
 
 
 def test_more_tokens_than_there_are(job_with, checkpoint):
-    with pytest.raises(UserError, match=r"logits\.top_k=600 exceeds the 512 tokens"):
+    with pytest.raises(UserError, match=r"logits\.top_k=600 exceeds the vocabulary of 512 tokens"):
         check(job_with(checkpoint, "logits.top_k=600"))
 
 

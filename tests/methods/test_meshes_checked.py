@@ -31,16 +31,16 @@ def test_a_state_that_does_not_fit_is_refused(monkeypatch):
     with pytest.raises(UserError) as found:
         input_checks.check_meshes(config, stages, inputs)
     assert str(found.value) == (
-        "assistant: its parameters and moments take 3.9 GiB of each device on the mesh data=1 "
-        "fsdp=8 tensor=1, which has 3.5; cut them into more parts (mesh.fsdp, mesh.tensor), take "
-        "more devices"
+        "assistant: its parameters and moments take 3.9 GiB per device on the mesh data=1 "
+        "fsdp=8 tensor=1, but a device has 3.5; shard over more devices (mesh.fsdp, mesh.tensor), "
+        "add devices"
     )
     whole = dataclasses.replace(config.assistant, lora=LoraConfig())
     config, stages, inputs = opened(assistant=whole, mesh=MeshConfig(data=2))
     monkeypatch.setattr(chips, "memory", lambda device: 21 * chips.GIB)
     with pytest.raises(UserError) as found:
         input_checks.check_meshes(config, stages, inputs)  # 12 bytes a number, on 4 devices
-    assert "take 21.3 GiB of each device on the mesh data=2 fsdp=4 tensor=1" in str(found.value)
+    assert "take 21.3 GiB per device on the mesh data=2 fsdp=4 tensor=1" in str(found.value)
     assert "or train an adapter (assistant.lora.rank)" in str(found.value)
 
 
@@ -49,10 +49,10 @@ def test_what_a_role_cannot_use_is_one_line(monkeypatch):
     config, stages, inputs = opened(mesh=MeshConfig(fsdp=1, tensor=8))
     said = list(input_checks.notes_on(config, stages, checks.meshes_of(stages, inputs)))
     assert said[:2] == [
-        "assistant: mesh.tensor=8 becomes 4, to divide its 28 heads and its MLP of 18,944; the "
-        "devices that are left hold copies, mesh.data=2",
-        "student: mesh.tensor=8 becomes 2, to divide its 14 heads and its MLP of 4,864; the "
-        "devices that are left hold copies, mesh.data=4",
+        "assistant: mesh.tensor=8 reduced to 4, which divides the 28 heads and the MLP width "
+        "18,944; leftover devices hold replicas: mesh.data=2",
+        "student: mesh.tensor=8 reduced to 2, which divides the 14 heads and the MLP width "
+        "4,864; leftover devices hold replicas: mesh.data=4",
     ]
 
 

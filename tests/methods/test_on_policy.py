@@ -122,7 +122,7 @@ def test_a_whole_run(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (("on_policy.train.steps=0",), "say how many steps there are"),
+        (("on_policy.train.steps=0",), "set the number of steps"),
         (("form=two_pass",), "learns whole replies"),
         (("on_policy.train.row_tokens=80",), "on_policy.train.row_tokens=80 is too short"),
     ],

@@ -46,8 +46,8 @@ def test_one_that_would_be_kept_is_enough(tmp_path, text):
 @pytest.mark.parametrize(
     ("texts", "settings", "message"),
     [
-        (["Hm.", "Well."], (), "teacher_answer:COLUMN; or learn them with the gold answers"),
-        (["It is 7.\nAnswer: 7"] * 2, (), "not the gold one.*loosen the settings"),
+        (["Hm.", "Well."], (), "teacher_answer:COLUMN; or train on them with the gold answers"),
+        (["It is 7.\nAnswer: 7"] * 2, (), "not the gold one.*relax the settings"),
         (["Hm.", "Well."], ("data.rationale=long",), "rationale 'long'; set data.rationale to rat"),
     ],
 )

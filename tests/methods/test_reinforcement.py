@@ -212,7 +212,7 @@ def test_only_some_budgets_are_asked(tiny, tmp_path, rewarded):
     taught = "thinking.levels=4,12,120", "thinking.train.row_tokens=240"
     job = Run(tiny(*taught, "reinforcement.levels=4,12"), tmp_path)
     reinforcement.check(job.config, job.inputs)
-    with pytest.raises(UserError, match="or leave the largest out"):
+    with pytest.raises(UserError, match="or leave out the largest"):
         reinforcement.check(tiny(*taught), job.inputs)
     more = "reinforcement.levels=4", "reinforcement.train.steps=1", "reinforcement.most_kl=0"
     train(Run(tiny(*taught, *more), tmp_path))
@@ -264,7 +264,7 @@ def test_groups_without_a_signal_are_replaced_and_then_done_without(
     (step,) = curve(tmp_path)
     assert (step["groups"], step["groups_asked"]) == (0, 4)
     assert step["loss"] == step["grad_norm"] == 0
-    assert "have one reward, so nothing is learned" in caplog.text
+    assert "got the same reward, so this step learns nothing" in caplog.text
     assert read_rows(tmp_path / REINFORCED.name / ROLLOUTS) == []
 
 
@@ -299,11 +299,11 @@ def test_it_follows_the_training_at_budgets_and_both_are_tested(tiny, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (("reinforcement.train.steps=0",), "say how many steps there are"),
+        (("reinforcement.train.steps=0",), "set the number of steps"),
         (("data.labelled=false",), "rewards right answers"),
         (("reinforcement.levels=16,48",), r"levels=16,48: only budgets of thinking\.levels=16,32,"),
-        (("reinforcement.levels=32,16",), "levels=32,16: name each once, from small to large"),
-        (("reinforcement.least_spread=4",), "more than replies that keep to the budgets 16 to 64"),
+        (("reinforcement.levels=32,16",), "levels=32,16: list each once, from small to large"),
+        (("reinforcement.least_spread=4",), "more than replies within the budgets 16 to 64"),
         (
             (
                 "reinforcement.questions=unselected",

@@ -121,7 +121,7 @@ def test_a_damaged_file_is_written_again_from_the_ledger(make, vendor, monkeypat
     assert file_of(run).read_bytes() == before
     assert kept_annotations(again) == paid
     (message,) = caplog.messages
-    assert "annotations.jsonl: " in message and "and nobody is asked" in message
+    assert "annotations.jsonl: " in message and "the teacher is not asked again" in message
     caplog.clear()
     assert annotate(again) and caplog.messages == []
     assert len(vendor.bills) == 4
@@ -133,7 +133,7 @@ def test_a_file_that_is_gone_is_written_again_too(make, vendor, caplog):
     file_of(run).unlink()
     assert annotate(run)
     assert file_of(run).read_bytes() == before
-    assert "4 of 4 rows are not what the teacher replied" in caplog.messages[-1]
+    assert "4 of 4 rows do not match the teacher's replies" in caplog.messages[-1]
     assert len(vendor.bills) == 4
 
 
@@ -142,7 +142,7 @@ def test_the_message_names_the_rows(make, caplog):
     wrong = rows_of(run)[2]["id"]
     file_of(run).write_bytes(edited(file_of(run).read_bytes(), 2, rationale="No."))
     annotate(run)
-    assert f"1 of 4 rows are not what the teacher replied ({wrong!r})" in caplog.messages[-1]
+    assert f"1 of 4 rows do not match the teacher's replies ({wrong!r})" in caplog.messages[-1]
 
 
 def test_the_bill_is_written_again_too(make):
@@ -263,9 +263,7 @@ def test_what_neither_file_nor_ledger_has_is_an_error_where_it_is_paid(make, ven
     shutil.move(ledger, run.workdir / "away")
     assert annotate(run) and compare(run)  # What can be read stands.
     file_of(run).write_bytes(before[:-20])
-    message = (
-        rf"the rows of '{last}' cannot be read, and .*ledger\.sqlite does not have them; put a"
-    )
+    message = rf"the rows of '{last}' cannot be read, and .*ledger\.sqlite does not have them; res"
     with pytest.raises(UserError, match=message):
         annotate(run)
     file_of(run).write_bytes(before)
@@ -302,7 +300,7 @@ def test_a_damaged_selection_is_made_again_and_nobody_is_asked(make, vendor, con
         compare(run)
     first, second = run.execution().run()
     assert (first.name, first.cached) == (SELECTION.name, False)
-    assert first.why == "selection.json is not what was written; run again"
+    assert first.why == "selection.json does not match its checksum; reran it"
     assert (second.name, second.cached) == (ANNOTATIONS.name, True)
     assert path.read_text() == before
     assert len(vendor.bills) == 4

@@ -177,7 +177,7 @@ def test_the_number_of_parts_is_limited(path, settings):
 
 def test_a_part_has_examples_to_train_on(path):
     settings = ["selection.size=8", "selection.parts=3"]
-    said = r"selection\.parts=3: 8 examples are selected, and a part has 3 at least"
+    said = r"selection\.parts=3: 8 examples are selected, but each part requires at least 3"
     with pytest.raises(UserError, match=said):
         validate(override(tiny_run.settings(path), settings))
 

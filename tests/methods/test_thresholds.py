@@ -109,10 +109,10 @@ def test_a_threshold_is_chosen_recorded_and_used(make):
 def test_one_that_no_threshold_reaches_is_told(make, caplog):
     found = choose(make("rationales.least_right=0.9"), *((n, "late", -0.1) for n in range(6, 11)))
     assert (found["min_mean_logprob"], found["kept"], found["right"]) == (-0.1, 5, 3)
-    assert "at no threshold are so many" in caplog.text
+    assert "no threshold keeps that share" in caplog.text
     found = choose(make("rationales.min_mean_logprob=-0.4"), (6, None, -0.1))
     assert found["min_mean_logprob"] == -0.4 and found["kept"] == 0
-    assert "is taken as given" in caplog.text
+    assert "is used as set" in caplog.text
 
 
 def test_bought_answers_of_dev_choose_it(make):

@@ -59,8 +59,8 @@ def test_a_pad_token_beyond_the_table_is_replaced_by_the_end_token(checkpoint):
     tok = student.tokenizer
     assert tok.name(ROWS) == "[PAD]" and tok.pad_id == tok.end_id
     assert notes(job) == {
-        f"the pad token '[PAD]' has the id {ROWS}, and the embedding table {ROWS} rows; "
-        "'<|im_end|>' fills instead": ["assistant", "student"]
+        f"the pad token '[PAD]' has id {ROWS}, but the embedding table has {ROWS} rows; "
+        "'<|im_end|>' pads instead": ["assistant", "student"]
     }
     # Of two lengths, so that the shorter is filled.
     asked = [reading.prompt(example, "answer") for example in job.inputs.test[:2]]
@@ -83,7 +83,7 @@ def test_an_end_token_beyond_the_table_is_an_error(checkpoint):
     file = checkpoint / "chat_template.jinja"
     file.write_text(tiny.CHAT_TEMPLATE.replace("<|im_end|>", "<|stop|>"))
     with pytest.raises(
-        UserError, match=rf"ends a turn, '<\|stop\|>', has the id {ROWS}, and .* {ROWS} rows"
+        UserError, match=rf"ends a turn, '<\|stop\|>', has id {ROWS}, but .* {ROWS} rows"
     ):
         start(checkpoint).check()  # fmt: skip
 
@@ -106,7 +106,7 @@ def test_a_token_beyond_the_table_names_the_row(checkpoint, where):
     settings = ("data.source=jsonl", f"data.path={data}", "data.kind=text", "teacher.kind=replay")
     job = start(checkpoint, *settings)
     row = "r0" if where == "template" else "r5"
-    with pytest.raises(UserError, match=rf"its token '.*' has the id {ROWS}, .* {ROWS} rows") as e:
+    with pytest.raises(UserError, match=rf"its token '.*' has id {ROWS}, .* {ROWS} rows") as e:
         one_stage.check(job)
     assert str(e.value).startswith(f"example '{row}': its token {token!r}")
 
@@ -130,7 +130,7 @@ def test_a_template_that_changes_a_question_names_the_row(checkpoint):
         "message['content']", f"message['content'] | replace({example.question!r}, 'x')"
     )
     (checkpoint / "chat_template.jinja").write_text(source)
-    with pytest.raises(UserError, match=rf"example '{example.id}': the .* does not write the user"):
+    with pytest.raises(UserError, match=rf"example '{example.id}': the .* does not render the u"):
         one_stage.check(start(checkpoint))
 
 

@@ -214,7 +214,7 @@ def test_what_an_option_does_not_touch_is_no_part_of_a_key(make):
 
 def test_what_would_not_fit_is_found_before_anything_is_run(make):
     one_stage.check(make())
-    with pytest.raises(UserError, match=r"'t0': its prompt .* of them the instruction and the lab"):
+    with pytest.raises(UserError, match=r"'t0': its prompt .* of them for the instruction and"):
         one_stage.check(make("max_prompt_tokens=100"))
     one_stage.check(make("max_prompt_tokens=100", "instruct.examples=0", told=False))
 

@@ -48,10 +48,10 @@ def test_a_shift_takes_as_many_examples_of_some_domains_alone(make):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (["warmup.domains=law"], "warmup.domains=law: 0 examples of the pool, where warmup.frac"),
+        (["warmup.domains=law"], "warmup.domains=law: 0 examples in the pool, but warmup.fract"),
         (
             ["warmup.domains=samples", "warmup.fraction=0.5"],
-            "asks for 30; the pool has filings, in",
+            "asks for 30; the pool has the domains filings, in",
         ),
     ],
 )

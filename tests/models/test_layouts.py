@@ -70,13 +70,15 @@ def test_generation_takes_the_smallest_tensor_that_fits():
     found = chosen(two / 0.8 - 1)
     assert sizes(found.generation) == (2, 1, 4)
     assert found.notes == (
-        "tensor=4 does not divide its 6 KV heads, which are whole on every chip",
+        "tensor=4 does not divide the 6 KV heads, which are replicated on every chip",
     )
     assert sizes(found.training) == (1, 8, 1)
     # Neither fits: it is cut as for training.
     found = chosen(held)
     assert found.generation == found.training
-    assert found.notes[1] == "generation gathers weights at every token: no chips hold all of them"
+    assert found.notes[1] == (
+        "generation gathers weights at every token: they do not fit unless sharded"
+    )
     copies = chosen(held, MeshConfig(data=-1, fsdp=1))
     assert sizes(copies.training) == (8, 1, 1) and sizes(copies.generation) == (2, 1, 4)
     # Moments lie there too while a training measures what the model writes.
@@ -91,7 +93,7 @@ def test_generation_tensor_is_a_wish():
     assert sizes(chosen(math.inf, wish).generation) == (4, 1, 2)
     found = chosen(math.inf, MeshConfig(generation_tensor=8))
     assert sizes(found.generation) == (2, 1, 4)
-    assert found.notes[0].startswith("mesh.generation_tensor=8 becomes 4, to divide its 12 h")
+    assert found.notes[0].startswith("mesh.generation_tensor=8 reduced to 4, which divides ")
     found = chosen(1000, MeshConfig(generation_tensor=1))
     assert sizes(found.generation) == (8, 1, 1)
     assert found.notes == ("generation takes about 0.0 GiB of a chip's 0.0",)
@@ -123,19 +125,20 @@ def test_what_falls_back_is_said():
     model = planned_config(ModelConfig("Qwen/Qwen2.5-0.5B-Instruct"))
     found = chosen(math.inf, devices=256, config=model)
     assert found.notes == (
-        "mesh.fsdp=256 becomes 128, to divide its width of 896",
-        "the devices that are left hold copies, mesh.data=2",
+        "mesh.fsdp=256 reduced to 128, which divides the model width 896",
+        "leftover devices hold replicas: mesh.data=2",
     )
     found = chosen(math.inf, MeshConfig(tensor=4), devices=16, slices=2, config=model)
     assert sizes(found.training) == (2, 4, 2)
     assert found.notes[0] == (
-        "mesh.tensor=4 becomes 2, to divide its 14 heads and its MLP of 4,864 and the 8 chips "
-        "of a slice"
+        "mesh.tensor=4 reduced to 2, which divides the 14 heads and the MLP width 4,864 and the "
+        "8 chips of a slice"
     )
     assert chosen(math.inf, MeshConfig(tensor=2), devices=16, config=model).notes == ()
     odd = dataclasses.replace(SMALL, vocab_size=101)
     assert chosen(math.inf, MeshConfig(tensor=2), config=odd).notes == (
-        "tensor=2 does not divide its 101 tokens, whose table it does not cut",
+        "tensor=2 does not divide the vocabulary size 101; the embedding table is not sharded over "
+        "tensor",
     )
 
 
@@ -242,6 +245,6 @@ def test_an_int8_base_is_held_as_bytes_and_generates_in_floats():
     notes = [
         layouts.layouts(config, MeshConfig(), 8, 1, 1e9, USE).notes for config in (plain, rounded)
     ]
-    said = "its int8 base is for training and scoring: generation has the weights in bfloat16, "
+    said = "the int8 base is used only for training and scoring; generation uses bfloat16 weights "
     assert not any("int8" in note for note in notes[0])
-    assert f"{said}the adapter merged" in notes[1]
+    assert f"{said}with the adapter merged" in notes[1]

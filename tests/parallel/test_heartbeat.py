@@ -36,7 +36,7 @@ def test_silence_is_noticed_and_named(two):
     assert ends == []
     clock[0] += 1
     first.check()
-    assert ends[0][0].startswith("process 1 of 2 gave no sign of life for 10 s (--lost_timeout)")
+    assert ends[0][0].startswith("process 1 of 2 sent no heartbeat for 10 s (--lost_timeout)")
 
 
 def test_a_process_that_never_beats_is_lost(two):
@@ -68,7 +68,7 @@ def test_who_was_told_to_stop_takes_the_others_along_in_the_end(two):
     clock[0] += 2
     first.check()
     ((message, code),) = ends
-    assert message.startswith("process 1 of 2 was told to stop") and code == 75
+    assert message.startswith("process 1 of 2 was asked to stop") and code == 75
 
 
 def test_files_of_an_earlier_run_say_nothing(two, tmp_path):
@@ -78,4 +78,4 @@ def test_files_of_an_earlier_run_say_nothing(two, tmp_path):
     assert ends == []
     clock[0] += 11
     first.check()
-    assert "no sign of life" in ends[0][0]
+    assert "sent no heartbeat" in ends[0][0]

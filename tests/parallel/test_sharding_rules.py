@@ -52,7 +52,7 @@ def test_size_that_does_not_divide_names_the_parameter(cube):
     with pytest.raises(UserError) as found:
         sharding.parameter_shardings(boxed(("embed", "mlp"), (4, 5)), cube)
     assert str(found.value) == (
-        "parameter ['mlp']['up']: axis 'mlp' of size 5 is not divided by mesh tensor=2; "
+        "parameter ['mlp']['up']: axis 'mlp' of size 5 is not divisible by mesh tensor=2; "
         "choose another mesh.tensor"
     )
 
@@ -63,7 +63,7 @@ def test_a_size_is_divided_by_all_the_mesh_axes_of_its_rule(cube):
     with pytest.raises(UserError) as found:
         sharding.parameter_shardings(boxed(("batch", "norm"), (6, 3)), cube)
     assert str(found.value) == (
-        "parameter ['mlp']['up']: axis 'batch' of size 6 is not divided by mesh data=2 x fsdp=2; "
+        "parameter ['mlp']['up']: axis 'batch' of size 6 is not divisible by mesh data=2 x fsdp=2; "
         "choose another mesh.data or mesh.fsdp"
     )
 
@@ -72,9 +72,9 @@ def test_mesh_sizes():
     assert dict(sharding.make_mesh().shape) == {"data": 1, "fsdp": 8, "tensor": 1}
     some = sharding.make_mesh(MeshConfig(-1, 4, 1))
     assert dict(some.shape) == {"data": 2, "fsdp": 4, "tensor": 1}
-    with pytest.raises(UserError, match="data=3 fsdp=1 tensor=1 takes 3 devices, there are 8"):
+    with pytest.raises(UserError, match="data=3 fsdp=1 tensor=1 requires 3 devices, but there are"):
         sharding.make_mesh(MeshConfig(3, 1, 1))
-    message = "data=1 fsdp=-1 tensor=3 takes a multiple of 3 devices, there are 8"
+    message = "data=1 fsdp=-1 tensor=3 requires a multiple of 3 devices, but there are 8"
     with pytest.raises(UserError, match=message):
         sharding.make_mesh(MeshConfig(tensor=3))
 

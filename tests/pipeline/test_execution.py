@@ -191,7 +191,7 @@ def test_what_was_whole_and_is_damaged_is_not_gone_on_with(calls):
 def test_a_stage_that_leaves_out_a_result_is_an_error(calls):
     stage = calls.stages()[0]
     silent = Stage(stage.artifact, lambda params, out: None, stage.params)
-    with pytest.raises(UserError, match=r"p/first: the stage has not written it .*value\.json"):
+    with pytest.raises(UserError, match=r"p/first: the stage did not write it .*value\.json"):
         calls.run([silent])
     assert calls.run()[1] == ALL
 
@@ -235,7 +235,7 @@ def test_a_damaged_manifest_runs_the_stage_again(calls, content):
     calls.made.clear()
     outcomes = list(calls.execution().run())
     assert calls.made == ["left"]
-    assert [o.why for o in outcomes if not o.cached] == ["manifest.json is damaged; run again"]
+    assert [o.why for o in outcomes if not o.cached] == ["manifest.json is damaged; reran it"]
     assert finished(calls.workdir, "p/left")
     (calls.workdir / "stages.json").write_bytes(content)
     assert not finished(calls.workdir, "p/left")
@@ -293,9 +293,9 @@ def test_a_damaged_result_is_made_again_with_a_line_that_says_why(calls, damage)
         file.write_text(whole[:-3] if damage == "cut short" else whole.replace("2", "7"))
     calls.made.clear()
     outcomes = list(calls.execution().run())
-    why = "is gone" if damage == "gone" else "is not what was written"
+    why = "is missing" if damage == "gone" else "does not match its checksum"
     assert [(o.name, o.why) for o in outcomes if o.why] == [
-        ("p/left", f"value.json {why}; run again")
+        ("p/left", f"value.json {why}; reran it")
     ]
     assert calls.made == ["left"]  # What follows reads the same as before.
     assert calls.value("p/left") == [2, [1]]
@@ -344,7 +344,7 @@ def test_finished_stages_can_be_taken_as_they_are(calls):
     last, left = calls.stages()[3], calls.stages()[1]
     outcomes = list(calls.execution([left, last], as_they_are=["p/left"]).run())
     assert [(o.name, o.cached) for o in outcomes] == [("p/left", True), ("q/last", False)]
-    assert outcomes[0].why == "used as it is, although it had other data or settings"
+    assert outcomes[0].why == "reused as is, although made with other data or settings"
     assert calls.value("q/last") == [30, [2, [1]]]
 
 
@@ -424,5 +424,5 @@ def test_write_json_is_whole_or_not_at_all(tmp_path):
 @pytest.mark.parametrize("place", ["gs://bucket/run", "s3://b", "hdfs://x/y"])
 def test_a_workdir_in_a_bucket_is_refused_with_the_way_out(place):
     scheme = place.split("//")[0] + "//"
-    with pytest.raises(UserError, match=f"--workdir={place}: {scheme} cannot be written yet; give"):
+    with pytest.raises(UserError, match=f"--workdir={place}: {scheme} cannot be written yet; use"):
         storage.local(place, "--workdir")

@@ -76,8 +76,8 @@ def test_names_are_no_markup_of_the_card():
     [
         ("bridge", "oracle", r"a BRIDGE distillation (arXiv 2512.20403)"),
         ("direct", "oracle", "a direct distillation"),
-        ("self", "none", "a self-training without a teacher"),
-        ("labels", "none", "a fine-tuning on labels"),
+        ("self", "none", "a self-training run without a teacher"),
+        ("labels", "none", "a fine-tuning run on labels"),
     ],
 )
 def test_the_method_is_told_and_its_teacher_if_it_has_one(method, teacher, title):
@@ -102,14 +102,14 @@ def test_licence_and_limits_are_told_and_not_invented():
         "license": "apache-2.0",
         "tags": ["distillation", "bridge-jax"],
     }
-    assert "Licence of the base model, by its own metadata: apache-2.0." in body
+    assert "License of the base model, by its own metadata: apache-2.0." in body
     assert "on 40 test questions of this task alone" in body
-    assert "10 answers were wrong, 4 of them without an answer that can be read" in body
+    assert "10 answers were wrong, 4 of them without an answer that can be parsed" in body
     assert "its accuracy on such questions is 60–86%" in body
     assert "these answers and no others: billing, sign in." in body
     local = RunConfig(student=ModelConfig("./local/models/mine"))
     text = page.card({"accuracy": {}}, local, "student", "reason")
     _, front, body = text.split("---\n", 2)
     assert not {"license", "base_model", "language"} & set(yaml.safe_load(front))
-    assert "The licence of the base model is not known here" in body
+    assert "The license of the base model is unknown here" in body
     assert "Not tested: nothing is known about its answers." in body

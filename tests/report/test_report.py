@@ -115,7 +115,7 @@ def test_the_bill_says_what_was_no_answer_and_what_nobody_knows(workdir):
     result = page.write(workdir)
     assert {part: result["spend"][part] for part in parts} == parts
     notes = [
-        "3 paid replies are no answer (1 cut off at the limit, 2 refused): nothing was trained on "
+        "3 paid replies have no answer (1 cut off at the limit, 2 refused): nothing was trained on "
         "them.",
         "2 queries were cut off before the answer and may have been billed, up to $0.0021 more; "
         "the caps count them.",
@@ -139,7 +139,7 @@ def test_a_price_that_has_changed_since_is_said(workdir):
     # 800 x $2.50 and 200 x $15 a million.
     assert result["spend"]["at_present_prices"] == 0.005
     note = (
-        "The prices have changed since the teacher was asked: $0.0030 was paid; at the present "
+        "The prices have changed since the teacher was asked: $0.0030 was paid; at the current "
         "ones the same tokens would cost $0.0050."
     )
     out = io.StringIO()

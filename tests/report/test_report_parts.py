@@ -50,7 +50,7 @@ def test_what_can_be_trusted_is_counted_by_confidence(workdir):
     assert counts == [(0.0, 9, 7), (0.6, 9, 7), (0.7, 8, 7), (0.8, 7, 7), (0.95, 5, 5)]
     html = (workdir / "report.html").read_text()
     assert "<h2>Which answers to trust</h2>" in html and "evaluation.least_confidence is 0." in html
-    assert "what is chosen by them is flattered by them" in html
+    assert "a threshold chosen on them looks better than it is" in html
 
 
 def test_a_stated_threshold_is_measured_on_dev_and_test(workdir):
@@ -68,12 +68,12 @@ def test_a_stated_threshold_is_measured_on_dev_and_test(workdir):
     # The dev split is in no other number.
     assert report["n_test"] == 10 and "student_dev" not in report["accuracy"]
     said = (
-        "Trusted from a confidence of 0.65: 80% of the 10 test questions, of which 88% are right "
-        "(53–98%); 75% of the 4 dev questions, of which 100% are right (44–100%)."
+        "Trusted at a confidence of at least 0.65: 80% of the 10 test questions, of which 88% are "
+        "right (53–98%); 75% of the 4 dev questions, of which 100% are right (44–100%)."
     )
     assert words.trusted(report) == said
     html = (workdir / "report.html").read_text()
-    assert said in html and "Choose a threshold by the dev questions" in html
+    assert said in html and "Choose a threshold on the dev questions" in html
     out = io.StringIO()
     words.print_summary(report, Console(file=out, width=200))
     assert f"Trust    {said}" in out.getvalue()
@@ -228,12 +228,12 @@ def test_a_file_that_is_not_what_was_written_is_named(workdir, file):
     stage, name = file.rsplit("/", 1)
     with pytest.raises(
         UserError,
-        match=rf"{stage}: {name} is not what was written; run the command of this "
+        match=rf"{stage}: {name} does not match its checksum; run the command of this "
         "workdir again, which repairs or rebuilds it",
     ):
         page.write(workdir)
     path.unlink()
-    with pytest.raises(UserError, match=rf"{stage}: {name} is gone; run the command"):
+    with pytest.raises(UserError, match=rf"{stage}: {name} is missing; run the command"):
         page.write(workdir)
 
 
@@ -241,7 +241,7 @@ def test_a_lost_row_is_noticed_though_all_others_can_be_read(workdir):
     path = workdir / "apprenticeship/annotations/annotations.jsonl"
     rows = path.read_text().splitlines(keepends=True)
     path.write_text("".join(rows[:1] + rows[2:]))
-    with pytest.raises(UserError, match=r"annotations\.jsonl is not what was written"):
+    with pytest.raises(UserError, match=r"annotations\.jsonl does not match its checksum"):
         page.write(workdir)
 
 

@@ -67,7 +67,7 @@ def test_answer_collapse(workdir):
         "Answer collapse: 'no' is 100% of the student's answers, "
         "and right for 40% of the questions.",
         "Below the commonest answer: 'yes' to every question would be right 60% of the time, "
-        "the student is 32%.",
+        "the student is right 32%.",
     ]
     assert warnings(gold) == []
     assert len(warnings(["yes"] * 50)) == 1  # collapsed, though not below

@@ -110,9 +110,9 @@ def test_random_labels_that_nothing_can_be_learned_from(bare):
     found = verdict(bare, FIVE, student=student, student_labels=labels)
     assert found["code"] == "nothing_learned"
     assert found["line"] == (
-        "Nothing was learned that can be told from chance: the student answers 43%, always "
-        "answering “billing” is right for 40% (−2.5 to +8.3 points); trained on labels alone it "
-        "answers 20%."
+        "Nothing was learned that can be distinguished from chance: the student answers 43%, "
+        "always answering “billing” is right for 40% (−2.5 to +8.3 points); trained on labels "
+        "alone it answers 20%."
     )
     # Labels that did teach something are more worth telling.
     found = verdict(bare, FIVE, student_labels=said(FIVE, 80))
@@ -153,7 +153,7 @@ def test_what_cannot_be_told(bare):
     found = verdict(bare, FIVE, student=one, student_labels=other)
     assert found["code"] == "undecided"
     assert found["line"] == (
-        "Whether the rationales add anything cannot be told from 100 questions: the student "
+        "100 questions are too few to tell whether the rationales add anything: the student "
         "answers 60%, trained on labels alone 1.3 times as long 55%."
     )
     labels = fact(found, "student_labels")
@@ -161,8 +161,8 @@ def test_what_cannot_be_told(bare):
     assert labels["needed"] == 798
     assert labels["text"] == (
         "Trained on labels alone 1.3 times as long (4 steps, the student 3): 55%. The student is "
-        "5 points above (−4.8 to +14.7), which may be chance: about 800 test questions would tell "
-        "it."
+        "5 points above (−4.8 to +14.7), which may be chance: about 800 test questions would be "
+        "needed to show it."
     )
 
 
@@ -231,9 +231,9 @@ def test_labels_that_are_still_being_learned_are_given_more_time(bare, losses, c
     assert found["code"] == code
     if code == "unfair":
         assert found["line"] == (
-            "What the rationales add cannot be told yet: the student answers 75%, the one trained "
-            "on labels alone in as many steps 50%, and that one was still learning. Train it for "
-            "longer, such as 10 steps."
+            "It is too early to tell what the rationales add: the student answers 75%, the one "
+            "trained on labels alone in as many steps 50%, and that one was still learning. Train "
+            "it for longer, such as 10 steps."
         )
         assert fact(found, "advice")["text"] == (
             "To compare them fairly: --config.labels_training.learning_rate=0.001 "
@@ -378,7 +378,7 @@ def test_data_that_were_left_out_or_cut_are_told(bare):
         "2 × a, and 2 more kinds.",
     ]
     html = (bare / "report.html").read_text()
-    assert "4 of 100 prompts of the student are cut, being too long." in html
+    assert "4 of 100 prompts of the student were too long and are cut." in html
     assert "<b>unknown" not in html and "&lt;b&gt;unknown" in html
     assert page.write(bare)["data"]["bad"]["no answer"] == 60
 

@@ -80,10 +80,10 @@ LABEL = {"kind": "label", "choices": ("billing", "login")}
 @pytest.mark.parametrize(
     ("rows", "settings", "gold", "message"),
     [
-        ([], {}, False, "there are no rows"),
-        ([{"text": "a"}] * 3, {}, False, "all 3 rows fail alike: no key 'question'; .*map them"),
+        ([], {}, False, "the file has no rows"),
+        ([{"text": "a"}] * 3, {}, False, "all 3 rows fail the same way: no key 'question'; .*map"),
         ([{"question": "a"}], {"kind": "label"}, False, "has no choices"),
-        ([{"question": "a"}], {"columns": {"choices": "o"}}, False, "names what no row has"),
+        ([{"question": "a"}], {"columns": {"choices": "o"}}, False, "maps columns that no row has"),
         (
             [{"question": "a"}],
             LABEL | {"label_descriptions": {"bill": "x"}},
@@ -110,7 +110,7 @@ def test_faults_of_a_whole_file_are_told_before_a_model_is_loaded(
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("", "--data.path: name the file"),
+        ("", "--data.path: pass the file"),
         ("no.jsonl", "no such file"),
         ("no.csv", "no such file"),
         ("a.xlsx", "does not end in .jsonl, .ndjson, .csv, .tsv, .parquet"),

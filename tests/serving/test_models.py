@@ -97,8 +97,8 @@ def test_any_other_model_has_the_defaults(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, "format 2 is not the one that is read here, 1; use the version"),
-        ({"data": {"kind": "letters"}}, "data.kind=letters: one of"),
+        ({"format": 2}, "format 2 is not supported, only 1 is; use the version"),
+        ({"data": {"kind": "letters"}}, "data.kind=letters: choose one of"),
         ({"data": {"columns": {"body": "question"}}}, "data.columns"),
         ({"max_prompt_tokens": -1}, "max_prompt_tokens=-1"),
         ({"thinking": 3}, "damaged"),

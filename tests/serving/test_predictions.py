@@ -73,7 +73,7 @@ def test_an_interrupted_file_is_the_same_byte_for_byte(
     whole, out = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}"
     counts, _ = predict.predict(found, settings, whole)
     assert (counts.rows, counts.errors, counts.unparsed) == (11, 1, 10)
-    assert counts.first_error == "line 6: question has no value; give a text or a number"
+    assert counts.first_error == "line 6: question has no value; expected a text or a number"
     for after in (1, 2, 2):
         with monkeypatch.context() as patch:
             interrupted(patch, after)
@@ -112,17 +112,17 @@ def test_parts_of_other_predictions_are_refused(found, settings, tmp_path, monke
         (settings, False, 9, "--budget"),
         (dataclasses.replace(settings, mode="answer"), False, 0, "mode"),
     ]:
-        with pytest.raises(UserError, match=f"other predictions, which differ in {differs};"):
+        with pytest.raises(UserError, match=rf"different settings \({differs}\);"):
             predict.predict(found, other, out, gold, budget)
     text = rows.read_text()
     rows.write_text(text + '{"question": "One more?"}\n')
-    with pytest.raises(UserError, match=r"differ in data\.path"):
+    with pytest.raises(UserError, match=r"settings \(data\.path"):
         predict.predict(found, settings, out)
     rows.write_text(text)
     with held(tmp_path / "out.jsonl.parts/.lock"), pytest.raises(UserError, match="another proc"):
         predict.predict(found, settings, out)
     predict.predict(found, settings, out)
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="already exists"):
         predict.predict(found, settings, out)
 
 
@@ -216,7 +216,7 @@ def test_a_budget_is_stated_and_cuts_the_thinking_off(found, settings, tmp_path)
     row = json.loads((tmp_path / "a.jsonl").read_text().splitlines()[0])
     assert row["answer"] == read(loaded.tokenizer, form, completion.ids, examples[0]).answer
     assert row["rationale"] == (text.strip() if row["answer"] is None else text.split("\n")[0])
-    assert "not trained at budgets" in Answering(found, settings, False, 8).notes[0]
+    assert "not trained with budgets" in Answering(found, settings, False, 8).notes[0]
 
 
 def test_a_model_without_a_kind_of_answers_is_refused(found, settings, tmp_path):
@@ -228,7 +228,7 @@ def test_a_model_without_a_kind_of_answers_is_refused(found, settings, tmp_path)
 
 def test_no_room_in_the_context(found, settings, tmp_path):
     long = dataclasses.replace(settings.generation, max_new_tokens=600)
-    with pytest.raises(UserError, match="max_new_tokens=600 leaves nothing of the model's context"):
+    with pytest.raises(UserError, match="max_new_tokens=600 leaves no room for a prompt in"):
         predict.predict(found, dataclasses.replace(settings, generation=long), tmp_path / "a.jsonl")
 
 

@@ -33,14 +33,14 @@ def test_a_folder_says_variant_x_and_seed():
         (made(), "study 's' has no runs"),
         (made(run("a", 0), run("a", 0)), "several runs are ['a-seed0']"),
         (made(run("a b", 0), run("a-b", 0), reference="a b"), "several runs are ['a-b-seed0']"),
-        (made(run("a", 0), reference="c"), "reference='c' is none of its variants: a"),
+        (made(run("a", 0), reference="c"), "reference='c' is not one of its variants: a"),
         (made(run("a", 0, 1.0), axis=""), "run a-1-seed0 has x=1.0, but axis is empty"),
         (made(run("a", 0, float("nan"))), "study 's': 'a' has x=nan"),
         (made(StudyRun("a", None)), "the config of 'a' is a NoneType"),  # type: ignore[arg-type]
         (made(run("a", 0), run("b", 1)), "'b' at x=None has no seed in common"),
         (
             made(run("a", 0), StudyRun("b", run("a", 0).config)),
-            "run b-seed0 has the config of a-seed0",
+            "run b-seed0 has the same config as a-seed0",
         ),
         (
             made(run("a", 0), run("b", 0, None, "budget.queries=0")),

@@ -206,15 +206,15 @@ def test_a_difference_is_said_with_its_verdict():
 
     assert said(0.02, 0.3, 0.1, 0.12, 0.11) == "ahead; better for 3 of 3 seeds"
     assert said(-0.3, -0.02, -0.1, -0.12, -0.11) == "behind; better for 0 of 3 seeds"
-    one = "inconclusive; better for 1 of 1 seed, and one says nothing about others"
+    one = "inconclusive; better for 1 of 1 seed, and one seed says nothing about others"
     assert said(0.02, 0.2, 0.1) == one
     # Student's interval of two seeds is 12.7 times their standard error. 7.85 x .005 / .0225 = 1.7.
     assert said(0.02, 0.2, 0.1, 0.2) == (
-        "inconclusive; better for 2 of 2 seeds; about 3 would tell such a difference"
+        "inconclusive; better for 2 of 2 seeds; about 3 would be needed to tell"
     )
     # Mean .02, variance .01: 7.849 x .01 / .0004 = 196.
     assert said(-0.1, 0.2, -0.08, 0.02, 0.12) == (
-        "inconclusive; better for 2 of 3 seeds, and even 100 would not tell"
+        "inconclusive; better for 2 of 3 seeds, and more than 100 would be needed"
     )
     point = {"difference": level(0.0412, -0.002, 0.08)}
     assert study_page.difference(point) == "+4.1 (−0.2 to +8.0)"
@@ -248,7 +248,7 @@ def test_what_students_are_seen_against_is_in_page_figures_and_tables(scaling):
     rows = list(csv.DictReader(io.StringIO((folder / "table.csv").read_text())))
     assert {(row["seeds"], row["questions"]) for row in rows} == {("2", "60")}
     page = (folder / "study.html").read_text()
-    assert "Beside: the constant answer is right for 12%." in page
+    assert "Baselines: the constant answer is right for 12%." in page
     assert "Made with jax 0.9.1" in page and result["made_with"]["jax"] == ["0.9.1"]
     drawn = study_figures.figures(result, 720)[0].svg()
     assert "constant answer" in drawn
@@ -275,7 +275,7 @@ def test_answers_are_honest():
     assert said(fitted, 0.9) == ["v: 90% is not reachable: the curve levels off below it."]
     assert said(fitted, queries=35) == ["v: 35 queries buy about 70% (90%: 70–70%)."]
     assert said(fitted, queries=99)[0].endswith("beyond what was measured.")
-    assert "no gain with the budget can be told from chance" in said(flat, 0.6)[0]
+    assert "no gain with the budget can be distinguished from chance" in said(flat, 0.6)[0]
     assert said(few, 0.6) == ["v: 2 budgets measured, a curve needs 4."]
 
 

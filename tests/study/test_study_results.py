@@ -196,6 +196,6 @@ def test_a_study_over_budgets_asks_the_advisor(tmp_path):
 def test_a_damaged_file_of_a_run_is_named(folder):
     file = folder / "runs/random-seed1/evaluation/student/predictions.jsonl"
     file.write_text(file.read_text().replace("true", "false"))
-    message = r"random-seed1/evaluation/student: predictions\.jsonl is not what was written"
+    message = r"random-seed1/evaluation/student: predictions\.jsonl does not match its checksum"
     with pytest.raises(UserError, match=message):
         results.compute(folder)

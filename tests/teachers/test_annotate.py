@@ -183,7 +183,7 @@ def test_the_first_that_are_refused_alike_stop_the_run(tmp_path, ledger):
         raise TeacherError(f"400: {request.example_id[1:]} is no tool", "rejected")
 
     teacher = Scripted(tmp_path / "calls", before)
-    message = "the first 10 requests are refused alike: 400: 9 is no tool; 0 of 90"
+    message = "the first 10 requests were all refused for the same reason: 400: 9 is no tool; 0 of"
     with pytest.raises(UserError, match=message):
         annotate(teacher, ledger, requests(90), 1)
     assert len(teacher.asked()) == 10
@@ -215,7 +215,7 @@ def test_the_first_calls_that_are_all_lost_stop_the_run(tmp_path, ledger):
         raise TeacherError("no completion", "unknown")
 
     teacher = Scripted(tmp_path / "calls", before)
-    message = r"the first 10 calls have no usable answer, and each may be billed; .*no completion"
+    message = r"the first 10 calls had no usable answer, and each may be billed; .*no completion"
     with pytest.raises(UserError, match=message):
         annotate(teacher, ledger, requests(90), 1)
     assert len(teacher.asked()) == ledger.spend("unknown").queries == 10
@@ -243,7 +243,7 @@ def test_an_error_says_what_failed_and_why_most_of_it_did(tmp_path, ledger):
             raise TeacherError(f"400: {number} is too long", "rejected")
 
     message = (
-        r"401 bad key; 1 of 9 requests to fake are answered and kept \(6 refused; the commonest "
+        r"401 bad key; 1 of 9 requests to fake are answered and kept \(6 refused; the most common "
         r"reason \(6x\): 400: 1 is too long\); run the same command again"
     )
     with pytest.raises(UserError, match=message):

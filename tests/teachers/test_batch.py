@@ -127,7 +127,7 @@ def test_a_row_that_is_no_answer_is_unknown_and_hides_no_other(teacher, vendor, 
     with opened(path) as ledger:
         outcomes = annotate_in_batches(teacher, ledger, requests(3), 0.01, attempts=1)
         assert [isinstance(outcome, TeacherReply) for outcome in outcomes] == [True, False, True]
-        assert "what it answered is no reply of a model" in outcomes[1].reason
+        assert "the response is not a model reply" in outcomes[1].reason
         assert (ledger.spend().queries, ledger.spend("unknown").queries) == (2, 1)
         assert ledger.open_jobs() == []
 
@@ -262,7 +262,7 @@ def test_a_key_revoked_meanwhile_leaves_the_job_on_the_ledger(
 
     monkeypatch.setattr(teacher, before, revoke)
     with opened(path) as ledger:
-        with pytest.raises(UserError, match=r"accepts.* stays on the ledger: .*collects it"):
+        with pytest.raises(UserError, match=r"accepts.* stays on the ledger: .*collect it"):
             annotate_in_batches(teacher, ledger, requests(3), 0.01)
         assert (ledger.spend("reserved").queries, len(ledger.open_jobs())) == (3, 1)
     vendor.key = good

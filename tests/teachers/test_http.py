@@ -212,7 +212,7 @@ def test_what_a_status_means(errors, status, error, trouble):
 def test_the_message_has_the_reason_and_not_the_key(errors, secret):
     error = errors.refused(401, {}, {"error": {"message": "bad key sk-1234567."}})
     assert str(error) == (
-        "t answers HTTP 401: bad key [SOME_KEY].; give SOME_KEY a key that it accepts"
+        "t answers HTTP 401: bad key [SOME_KEY].; set SOME_KEY to a key that it accepts"
     )
     assert "1234567" not in repr(secret)
 
@@ -356,7 +356,7 @@ def test_a_status_of_success_without_the_answer_is_unknown(errors):
 def test_a_redirect_is_fatal_and_names_the_host_alone(errors, status, location, to):
     found = errors.refused(status, {"location": location}, {"error": "moved"})
     assert found.trouble == "fatal"
-    assert re.search(f"t answers HTTP {status} and sends to {to}", str(found))
+    assert re.search(f"t answers HTTP {status} and redirects to {to}", str(found))
     assert not re.search(r"pw|8443|x=1|1234567", str(found))
 
 
@@ -377,8 +377,8 @@ def test_a_redirect_is_fatal_and_names_the_host_alone(errors, status, location, 
         ({"object": "error", "message": "m", "code": 429}, "transient", "error 429: m"),
         ({"choices": [{"error": {"code": 429, "message": "m"}}]}, "transient", "error 429: m"),
         ({"detail": "Not authenticated"}, "rejected", "Not authenticated"),
-        ({}, "unknown", "no reply of a model"),
-        ({"error": None, "choices": []}, "unknown", "no reply of a model"),
+        ({}, "unknown", "is not a model reply"),
+        ({"error": None, "choices": []}, "unknown", "is not a model reply"),
         ({"debug": "Bearer sk-1234567"}, "unknown", r"'debug': 'Bearer \[SOME_KEY\]'"),
     ],
 )

@@ -130,7 +130,7 @@ def test_another_model_or_other_words_are_a_mistake(recorded):
     teacher = open_replay(recorded, words)
     with pytest.raises(TeacherError, match=r"'e1' by gpt; the ledger has fake-1: set teacher\."):
         asyncio.run(teacher.ask(dataclasses.replace(ask(1), model="gpt")))
-    with pytest.raises(TeacherError, match="config has to be that of the recorded run") as caught:
+    with pytest.raises(TeacherError, match="use the config of the recorded run") as caught:
         asyncio.run(teacher.ask(dataclasses.replace(ask(1), max_output_tokens=91)))
     assert caught.value.trouble == "fatal"
 
@@ -195,9 +195,9 @@ def test_a_file_of_rows_is_another_model_to_the_ledger(tmp_path):
         ("not JSON", r"rows\.jsonl: row 1: neither a ledger nor JSONL"),
         ('{"reply": "x"}', "row 1: has no id"),
         ('{"id": "e1"}', "row 1: has neither reply nor rationale"),
-        ('{"id": "e1", "reply": "x", "finish": "done"}', "finish=done: one of stop, length"),
-        ('{"id": "e1", "reply": "x", "output_tokens": -5}', "row 1: output_tokens=-5: a whole"),
-        ('{"id": "e1", "reply": "x", "input_tokens": 2.5}', "row 1: input_tokens=2.5: a whole"),
+        ('{"id": "e1", "reply": "x", "finish": "done"}', "finish=done: must be one of stop"),
+        ('{"id": "e1", "reply": "x", "output_tokens": -5}', "row 1: output_tokens=-5: must"),
+        ('{"id": "e1", "reply": "x", "input_tokens": 2.5}', "row 1: input_tokens=2.5: must"),
         ('{"id": "e1", "reply": "x", "input_tokens": "7"}', "row 1: input_tokens=7: a whole"),
         ('{"id": "e1", "x": ' + "1" * 5000 + "}", "row 1: has neither reply nor rationale"),
         ("[" * 100_000, "row 1: neither a ledger nor JSONL .*100 levels"),

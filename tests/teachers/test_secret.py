@@ -146,7 +146,7 @@ def test_a_record_that_cannot_be_formatted_is_left_to_logging(secret):
 @pytest.mark.parametrize("key", ["sk-123\n", " sk-123", "sk-1 23", "sk-12\u00a03", "sk-\x7f123"])
 def test_a_key_that_cannot_be_sent_is_named_and_not_shown(monkeypatch, key):
     monkeypatch.setenv("SOME_KEY", key)
-    with pytest.raises(UserError, match="the key in SOME_KEY has a blank") as caught:
+    with pytest.raises(UserError, match="the key in SOME_KEY contains a space") as caught:
         Secret(["OTHER_KEY", "SOME_KEY"], False, "a test")
     assert "123" not in str(caught.value)
 

@@ -214,7 +214,7 @@ def test_a_wrong_key_ends_the_run_at_once_and_is_not_repeated(
         with pytest.raises(UserError, match=r"answers HTTP 40[01]: .* 0 of 9 requests") as caught:
             annotate(teacher, ledger, [ask(n) for n in range(9)], 2)
         assert ledger.spend("reserved").queries == ledger.spend("unknown").queries == 0
-    assert "_API_KEY a key that it accepts" in str(caught.value)
+    assert "_API_KEY to a key that it accepts" in str(caught.value)
     written = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     for text in (str(caught.value), repr(caught.value), caplog.text, written.decode("latin-1")):
         assert "mistyped" not in text

@@ -66,7 +66,7 @@ def test_instruction_and_question_are_in_every_prompt(folder, source):
 def test_a_template_without_a_place_for_the_system_message():
     chat = Chat(NO_SYSTEM, TOKENS)
     (note,) = chat.notes
-    assert "has no place for a system message" in note
+    assert "does not support a system message" in note
     merged = "<|im_start|>user\nBe brief.\n\n  How many pens\n\tare 7 x 12?\n<|im_end|>\n"
     assert chat.render([SYSTEM, USER]).text == merged + "<|im_start|>assistant\n"
     assert chat.render([SYSTEM, USER, REPLY, AGAIN]).text == (
@@ -106,7 +106,7 @@ def test_the_end_of_a_turn_is_found_where_contents_are_parts(folder):
 def test_a_changed_content_is_an_error(content):
     chat = Chat(CHAT_TEMPLATE.replace("message['content']", content.replace("m.", "message.")), {})
     asked = {"role": "user", "content": "Is \"7\" x 12 < 100 & 'more' than 80?"}
-    with pytest.raises(UnwrittenError, match=r"does not write the (system|user) message as it is"):
+    with pytest.raises(UnwrittenError, match=r"does not render the (system|user) message verb"):
         chat.render([SYSTEM, asked])
 
 
@@ -252,17 +252,17 @@ GROWING = "{% set n = namespace(x='xx') %}{% for i in range(60) %}BODY{% endfor 
         ("{{ 1 / 0 }}", "ZeroDivisionError: division by zero"),
         ("{{ 1 % 0 }}", "ZeroDivisionError"),
         ("{{ 'a' + 1 }}", "TypeError"),
-        ("{{ messages[9].content.x }}", "refuses the messages: list object has no element 9"),
-        ("{{ raise_exception('no') }}", "refuses the messages: no"),
+        ("{{ messages[9].content.x }}", "rejects the messages: list object has no element 9"),
+        ("{{ raise_exception('no') }}", "rejects the messages: no"),
         ("{% include 'x' %}", "fails: TypeError"),
         ("{{ lipsum() }}", "'lipsum' is undefined"),  # other words every time
     ],
 )
 def test_a_template_that_fails_or_has_no_end_is_an_error(source, message):
-    with pytest.raises(UserError, match=r"the checkpoint's chat template (fails|refuses)") as error:
+    with pytest.raises(UserError, match=r"the checkpoint's chat template (fails|rejects)") as error:
         render(source + CHAT_TEMPLATE, SYSTEM, USER)
     assert message in str(error.value)
-    assert "correct it (chat_template.jinja" in str(error.value)
+    assert "fix it (chat_template.jinja" in str(error.value)
 
 
 DEEP = (
@@ -313,7 +313,7 @@ DEEP = (
     ],
 )
 def test_what_one_filter_or_method_would_write_is_bounded(source):
-    with pytest.raises(UserError, match=r"writes more than .*; correct it \(chat_template\.jinja"):
+    with pytest.raises(UserError, match=r"writes more than .*; fix it \(chat_template\.jinja"):
         render(source + CHAT_TEMPLATE, SYSTEM, USER)
 
 
@@ -349,7 +349,7 @@ def test_filters_and_methods_write_what_they_do_elsewhere(source, text):
     ],
 )
 def test_a_template_that_is_no_template(source):
-    with pytest.raises(UserError, match=r"(?s)not valid jinja2.*; correct it \(chat_template"):
+    with pytest.raises(UserError, match=r"(?s)not valid jinja2.*; fix it \(chat_template"):
         Chat(source, TOKENS)
 
 

@@ -107,12 +107,12 @@ def test_a_task_that_leaves_no_room_is_named(tiny_tokenizer, on_long):
     of_task = len(tok.encode(system.removesuffix(f"\n\n{prompts.INSTRUCTIONS['reason']}")))
     assert 50 < of_task < rest
     message = (
-        rf"'t1': its prompt needs {rest} tokens beside the question \({of_task} of them the "
-        rf"instruction and the labels\), max_prompt_tokens is {rest}; raise it, or say the task in"
+        rf"'t1': its prompt needs {rest} tokens besides the question \({of_task} of them for "
+        rf"the instruction and the labels\), but max_prompt_tokens is {rest}; raise it, or shorten"
     )
     with pytest.raises(UserError, match=message):
         prompts.render_prompt(tok, TOLD, "reason", rest, on_long)
-    message = rf"\({of_task} of them the instr.*max_prompt_tokens is {rest + 1}; .*on_long_prompt"
+    message = rf"\({of_task} of them for the .*max_prompt_tokens is {rest + 1}; .*on_long_prompt"
     if on_long == "error":
         with pytest.raises(UserError, match=message):
             prompts.render_prompt(tok, TOLD, "reason", rest + 1, on_long)

@@ -47,7 +47,7 @@ def test_unpacked_rows():
 
 
 def test_what_cannot_be_packed():
-    with pytest.raises(UserError, match="has 6 tokens, a row 5"):
+    with pytest.raises(UserError, match="has 6 tokens, but a row holds 5"):
         pack([FIRST], 5, 0)
     with pytest.raises(UserError, match="nothing to train on"):
         pack([], 5, 0)

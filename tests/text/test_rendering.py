@@ -118,7 +118,7 @@ def test_the_first_error_is_raised_with_its_example():
 
 def test_a_token_without_a_row_is_named(tiny_tokenizer):
     asked = max(map(max, one_by_one(tiny_tokenizer, EXAMPLES[:1], "reason")))
-    message = rf"example 'a': its token .* has the id {asked}, and the embedding table of tiny has "
+    message = rf"example 'a': its token .* has id {asked}, but the embedding table of tiny has "
     with pytest.raises(UserError, match=message):
         rendering(tiny_tokenizer, table_rows=asked).prompts(EXAMPLES, "d", "reason")
     made = rendering(tiny_tokenizer, table_rows=asked + 1)

@@ -89,7 +89,7 @@ def test_long_prompt_is_an_error_that_names_the_way_out(tiny_tokenizer):
     with pytest.raises(UserError, match=r"'e1'.*max_prompt_tokens is 60.*on_long_prompt"):
         prompts.render_prompt(tiny_tokenizer, EXAMPLE, "reason", 60, "error")
     # Cutting the question is no way out where there is no room for any of it.
-    with pytest.raises(UserError, match=r"51 tokens beside .* max_prompt_tokens is 20; raise it$"):
+    with pytest.raises(UserError, match=r"51 tokens besides .* max_prompt_tokens is 20; raise it$"):
         prompts.render_prompt(tiny_tokenizer, EXAMPLE, "reason", 20, "error")
 
 
@@ -102,7 +102,7 @@ def test_truncation_cuts_the_beginning_of_the_question(tiny_tokenizer):
     empty = dataclasses.replace(long, question="")
     rest = len(tiny_tokenizer.render_chat(prompts.messages(empty, "reason")))
     assert rest > 10
-    with pytest.raises(UserError, match=f"needs {rest} tokens beside the question"):
+    with pytest.raises(UserError, match=f"needs {rest} tokens besides the question"):
         prompts.render_prompt(tiny_tokenizer, long, "reason", 10, "cut_beginning")
 
 
@@ -140,5 +140,5 @@ def test_a_prompt_does_not_depend_on_the_day(checkpoint, tmp_path):
 
 def test_a_folder_without_a_tokenizer_is_an_error(checkpoint, tmp_path):
     shutil.copy(checkpoint / "config.json", tmp_path)
-    with pytest.raises(UserError, match=r"has no tokenizer that can be read"):
+    with pytest.raises(UserError, match=r"has no readable tokenizer"):
         tokenizer.load(tmp_path)

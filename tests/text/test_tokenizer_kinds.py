@@ -157,7 +157,7 @@ def test_a_system_message_heads_the_users_where_the_template_refuses_it():
     system = {"role": "system", "content": "Be brief."}
     merged = {"role": "user", "content": "Be brief.\n\nGive 12"}
     assert hf(strict).render_chat([system, *CHAT]) == hf(TEMPLATE).render_chat([merged])
-    with pytest.raises(UserError, match="refuses the messages: System role not supported"):
+    with pytest.raises(UserError, match="rejects the messages: System role not supported"):
         hf(strict).render_chat([system])
 
 
@@ -215,10 +215,10 @@ def test_ends_and_pad_have_a_row_in_the_table():
         ends = tokenizer.settle(3, [], pad, 9, name)
         assert ends.pad_id == 3
         assert ends.notes == [
-            f"the pad token '<{pad}>' has the id {pad}, and the embedding table 9 rows; "
-            "'<3>' fills instead"
+            f"the pad token '<{pad}>' has id {pad}, but the embedding table has 9 rows; "
+            "'<3>' pads instead"
         ]
-    with pytest.raises(UserError, match=r"'<9>', has the id 9, and .* has 9 rows"):
+    with pytest.raises(UserError, match=r"'<9>', has id 9, but .* has 9 rows"):
         tokenizer.settle(9, [], 2, 9, name)
 
 

@@ -77,7 +77,7 @@ def test_a_training_stops_keeps_its_state_and_goes_on_with_another_limit(
     # The numbers of a step are known while the next one runs, so that one is done too.
     done = min(last + 2, 12)
     for _ in range(2):  # The same command does not go on by a step each time.
-        with pytest.raises(UserError, match=rf"^toy: stopped after {done} steps, which are saved"):
+        with pytest.raises(UserError, match=rf"^toy: stopped after {done} steps \(state saved\)"):
             train(out, tiny_model, one_device, limit)
         assert [row["taken"] for row in toy.logged(out)] == [*range(1, done + 1)]
     found = train(out, tiny_model, one_device, dataclasses.replace(MOST, bound=99.0))

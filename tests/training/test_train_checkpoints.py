@@ -79,7 +79,7 @@ def half_written(folder):
 
 @pytest.mark.parametrize(
     "states, goes_on",
-    [([], "it begins this stage again"), (["7", "19", "20.tmp"], "it goes on after step 19")],
+    [([], "it restarts this stage"), (["7", "19", "20.tmp"], "it resumes after step 19")],
 )
 def test_a_full_disk_is_one_line_and_the_same_call_goes_on(tmp_path, capfd, states, goes_on):
     for name in states:
@@ -88,8 +88,8 @@ def test_a_full_disk_is_one_line_and_the_same_call_goes_on(tmp_path, capfd, stat
     with files_up_to(20_000), pytest.raises(UserError) as found:
         save_params(path, LARGE)
     assert str(found.value) == (
-        f"{path}: File too large: the parameters could not be saved. Free some space or mend the "
-        f"disk, and run the same command: {goes_on}"
+        f"{path}: File too large: the parameters could not be saved. Free some space or fix the "
+        f"disk, then run the same command again: {goes_on}"
     )
     assert not path.exists()
     assert "Traceback" not in "".join(capfd.readouterr())

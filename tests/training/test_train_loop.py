@@ -148,8 +148,8 @@ def test_after_a_full_disk_training_goes_on_from_the_state_before(
     with full_disk_from(4), pytest.raises(UserError) as found:
         run(full, tiny_model, one_device)
     assert str(found.value) == (
-        f"{full}/state: File too large: the state of the training could not be saved. Free some "
-        "space or mend the disk, and run the same command: it goes on after step 2"
+        f"{full}/state: File too large: the training state could not be saved. Free some "
+        "space or fix the disk, then run the same command again: it resumes after step 2"
     )
     assert "Traceback" not in "".join(capfd.readouterr())
     equal(run(full, tiny_model, one_device), expected)
@@ -409,13 +409,14 @@ def test_curves_that_fail_stop_no_training(
     assert len(fake.logged) == {"init": 0, "log": 1, "finish": 8}[fails]
     (warning,) = [r.getMessage() for r in caplog.records if "curves" in r.getMessage()]
     assert (
-        f"curves=trackio: no more curves of this training (ConnectionError: no {fails})" in warning
+        f"curves=trackio: disabled for the rest of this training (ConnectionError: no {fails})"
+        in warning
     )
 
 
 def test_curves_that_cannot_be_drawn_are_found_at_the_start(monkeypatch):
     monkeypatch.setitem(sys.modules, "trackio", None)  # As if it were not installed.
-    with pytest.raises(UserError, match=r"curves=trackio needs .* 'bridge-jax\[trackio\]'"):
+    with pytest.raises(UserError, match=r"curves=trackio requires .* 'bridge-jax\[trackio\]'"):
         recorder.check(("trackio",))
     monkeypatch.setitem(sys.modules, "wandb", FakeCurves("wandb"))
     for name in ("WANDB_API_KEY", "WANDB_MODE"):

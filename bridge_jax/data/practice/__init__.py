@@ -60,7 +60,7 @@ def generate(
     """
     unknown = [domain for domain in domains if domain not in MAX_STEPS]
     if unknown or not domains:
-        raise UserError(f"data.domains={','.join(domains)}: some of {', '.join(MAX_STEPS)}")
+        raise UserError(f"data.domains={','.join(domains)}: choose from {', '.join(MAX_STEPS)}")
     most = min(MAX_STEPS[domain] for domain in domains)
     if not 1 <= min_steps <= max_steps <= most:
         raise UserError(
@@ -70,7 +70,7 @@ def generate(
     if 0 < families < max_steps and set(domains) != {"triage"}:
         raise UserError(
             f"data.max_steps={max_steps}, data.families={families}: no question names a kind of "
-            "item twice; raise data.families, or set it to 0, which is all kinds"
+            "item twice; raise data.families, or set it to 0 for all kinds"
         )
     draws: dict[str, _Draw] = {
         "triage": triage.draw,

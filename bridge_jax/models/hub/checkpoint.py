@@ -126,14 +126,15 @@ def _check(source: Source, config: DecoderConfig) -> None:
         hint = ""
         if missing == ["lm_head.weight"]:
             hint = (
-                "; if the head of this model is its embedding, write "
-                '"tie_word_embeddings": true into its config.json'
+                "; if the head of this model is tied to its embedding, set "
+                '"tie_word_embeddings": true in its config.json'
             )
         raise UserError(f"{source.path}: tensors are missing: {_some(missing)}{hint}")
     if extra := sorted(n for n in there - set(expected) if not _IGNORED.search(n)):
         raise UserError(
-            f"{source.path}: has tensors that a {source.hf_config['model_type']} has not: "
-            f"{_some(extra)}; without them it would be another model, so it is not supported"
+            f"{source.path}: unexpected tensors for {source.hf_config['model_type']}: "
+            f"{_some(extra)}; dropping them would change the model, so this checkpoint is not "
+            "supported"
         )
     wrong = []
     for name, row in expected.items():
@@ -141,7 +142,7 @@ def _check(source: Source, config: DecoderConfig) -> None:
             wrong.append(f"{name} is {source.shapes[name]}, expected {row.shape(config)}")
     if wrong:
         raise UserError(
-            f"{source.path}: shapes that its config does not allow: {_some(wrong, '; ')}"
+            f"{source.path}: tensor shapes do not match its config: {_some(wrong, '; ')}"
         )
 
 

@@ -38,7 +38,7 @@ def folder(out: Path) -> Iterator[Path]:
       UserError: `out` exists, or the disk is full or cannot be written.
     """
     if out.exists():
-        raise UserError(f"--out={out}: exists already; name a new folder")
+        raise UserError(f"--out={out}: already exists; choose a new folder")
     partial = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def push(folder: Path, name: str, public: bool) -> str:
         why = (str(error).strip().splitlines() or [""])[0].replace(token, "HF_TOKEN")
         again = f"hf upload {name} {folder}" + ("" if public else " --private")
         raise UserError(
-            f"--push={name}: {folder} is written, but the hub has not taken it "
+            f"--push={name}: {folder} was written, but the upload failed "
             f"({type(error).__name__}: {why[:200]}). To try again: {again}"
         ) from None  # The exception chain might show the token.
 
@@ -86,7 +86,7 @@ def push(folder: Path, name: str, public: bool) -> str:
 def check_token(name: str) -> str:
     """Returns the hub's token; raises a `UserError` if it is missing or `name` is malformed."""
     if not is_hub_id(name):
-        raise UserError(f"--push={name}: give the repository as ORGANISATION/NAME")
+        raise UserError(f"--push={name}: give the repository as ORGANIZATION/NAME")
     token = os.environ.get("HF_TOKEN", "").strip()
     if not token:
         raise UserError(
@@ -158,11 +158,11 @@ def write_adapter(
         modules have other names in PEFT.
     """
     if config.lora is None:
-        raise UserError("the model has no adapter: it was trained in full; export the model")
+        raise UserError("the model has no adapter: it was trained in full; export the full model")
     if is_composite(locate(base)):
         raise UserError(
-            f"the adapter's base {base} has other parts than its language model, under other names "
-            "in PEFT; export the model whole"
+            f"the adapter's base {base} has parts besides its language model, so PEFT uses other "
+            "names for its modules; export the full model"
         )
     flat: dict[str, Any] = traverse_util.flatten_dict(params, sep="/")
     tensors, modules = {}, set()

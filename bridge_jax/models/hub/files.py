@@ -88,7 +88,7 @@ def locate(checkpoint: str) -> Path:
         return _from_hub(checkpoint)
     raise UserError(
         f"checkpoint {checkpoint!r}: no such folder or file; give a folder with config.json "
-        "and *.safetensors, a .gguf file, a hub id as ORGANISATION/NAME, or 'smollm2-135m'"
+        "and *.safetensors, a .gguf file, a hub id as ORGANIZATION/NAME, or 'smollm2-135m'"
     )
 
 
@@ -126,9 +126,9 @@ def _from_hub(checkpoint: str) -> Path:
         return Path(folder)
     except Exception as error:  # The hub's client and its HTTP library raise many error types.
         raise UserError(
-            f"checkpoint {checkpoint!r}: no such folder, and it cannot be had from the Hugging "
-            f"Face hub ({type(error).__name__}: {str(error)[:200]}); for a gated "
-            "model accept its terms and set HF_TOKEN"
+            f"checkpoint {checkpoint!r}: no such folder, and it cannot be downloaded from the "
+            f"Hugging Face hub ({type(error).__name__}: {str(error)[:200]}); for a gated "
+            "model, accept its terms and set HF_TOKEN"
         ) from error
 
 
@@ -145,7 +145,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(_unreadable(path, error)) from error
     if not isinstance(value, dict):
-        raise UserError(f"{path}: a JSON object is expected, not {type(value).__name__}")
+        raise UserError(f"{path}: expected a JSON object, got {type(value).__name__}")
     return value
 
 
@@ -211,8 +211,8 @@ def read_end_ids(path: Path, rows: int) -> list[int]:
                 continue
             if not isinstance(i, int) or isinstance(i, bool) or not 0 <= i < rows:
                 raise UserError(
-                    f"{where}={value!r}: {i!r} is no token of the model, whose embedding table has "
-                    f"{rows:,} rows; write the ids there that end a text, or take the key out"
+                    f"{where}={value!r}: {i!r} is not a token of the model, whose embedding table "
+                    f"has {rows:,} rows; set it to the end-of-text token ids, or remove the key"
                 )
             found[i] = None
     return list(found)
@@ -227,8 +227,8 @@ def _folder_config(folder: Path) -> tuple[dict[str, Any], Parts]:
     hf = read_json(file)
     if "assistant" in hf and "student" in hf:
         raise UserError(
-            f"{folder}: is the workdir of a run, not a model; python -m launch.export "
-            f"--workdir={folder} --role=student --out=DIR makes one of it"
+            f"{folder}: is the workdir of a run, not a model; export one with python -m "
+            f"launch.export --workdir={folder} --role=student --out=DIR"
         )
     hf, parts = _text_config(hf, str(file))
     hf = complete(hf, str(file))
@@ -262,11 +262,11 @@ def _text_config(hf: dict[str, Any], where: str) -> tuple[dict[str, Any], Parts]
     said = f"{where}: model_type={family!r} has a language model among other parts"
     if not isinstance(inner, str) or inner not in FAMILIES:
         raise UserError(
-            f"{said} (of the type {inner!r}), which cannot be read; give a text-only checkpoint of "
+            f"{said} (of type {inner!r}), which is not supported; use a text-only checkpoint of "
             f"{', '.join(FAMILIES)}"
         )
     raise UserError(
-        f"{said}; save it alone, and give that folder:\n"
+        f"{said}; save it on its own, and use that folder:\n"
         "  from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, "
         "AutoTokenizer\n"
         "  whole = AutoModelForImageTextToText.from_pretrained(IN, dtype='auto')\n"
@@ -283,7 +283,7 @@ def _refuse_adapter(folder: Path) -> None:
         return
     base = read_json(file).get("base_model_name_or_path")
     raise UserError(
-        f"{folder}: is an adapter of {base!r}, not a model; merge the two, and give the new "
+        f"{folder}: is an adapter of {base!r}, not a model; merge the two, and use the new "
         "folder:\n"
         "  from peft import AutoPeftModelForCausalLM\n"
         "  from transformers import AutoTokenizer\n"
@@ -309,7 +309,7 @@ def _find(folder: Path) -> list[Path]:
     )
     if not files:
         _refuse_adapter(folder)
-        raise UserError(f"{folder}: has no *.safetensors; pickled checkpoints are not read")
+        raise UserError(f"{folder}: has no *.safetensors; pickled checkpoints are not supported")
     return files
 
 
@@ -352,14 +352,14 @@ def _open_all(files: list[Path], parts: Parts) -> StoredTensors:
                 continue
             if name in tensors.where:
                 raise UserError(
-                    f"{file}: the tensor {theirs} is in another file as well; keep the files of "
+                    f"{file}: the tensor {theirs} is also in another file; keep only the files of "
                     "one checkpoint in the folder"
                 )
             header = handle.get_slice(theirs)
             if (dtype := header.get_dtype()) not in _DTYPES:
                 raise UserError(
-                    f"{file}: {theirs} is stored as {dtype}; supported: {', '.join(_DTYPES)}; of a "
-                    "quantised model give the checkpoint that it was made from"
+                    f"{file}: {theirs} is stored as {dtype}; supported: {', '.join(_DTYPES)}; for "
+                    "a quantized model, use the checkpoint that it was made from"
                 )
             tensors.shapes[name] = tuple(header.get_shape())
             tensors.where[name] = handle, theirs
@@ -402,5 +402,5 @@ def _damaged(file: Path, error: Exception) -> str:
     with file.open("rb") as opened:
         start = opened.read(40)
     if start.startswith(b"version https://git-lfs"):
-        return f"{file}: holds a pointer of Git LFS in place of the weights; run `git lfs pull`"
+        return f"{file}: is a Git LFS pointer, not the weights; run `git lfs pull`"
     return f"{file}: truncated or not safetensors ({error}); download it again"

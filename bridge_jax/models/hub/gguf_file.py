@@ -103,7 +103,7 @@ def parse_header(file: np.ndarray) -> GGUFHeader:
 
 def _add(found: dict[str, Any], name: str, value: Any) -> None:
     if name in found:
-        raise ValueError(f"{name!r} is there twice")
+        raise ValueError(f"{name!r} is listed twice")
     found[name] = value
 
 
@@ -117,7 +117,7 @@ class _Cursor:
     def take(self, count: int) -> np.ndarray:
         """Returns the next bytes: uint8[count]."""
         if count > len(self._file) - self.at:
-            raise ValueError(f"{count} bytes are promised at byte {self.at}, where it is cut off")
+            raise ValueError(f"truncated: {count} bytes expected at byte {self.at}")
         self.at += count
         return self._file[self.at - count : self.at]
 
@@ -136,14 +136,14 @@ class _Cursor:
         if kind in _SCALARS:
             return self._numbers(kind, 1)[0]
         if kind != _ARRAY:
-            raise ValueError(f"a value is of type {kind}, which there is not")
+            raise ValueError(f"unknown value type {kind}")
         kind, count = self.whole("<I"), self.whole("<Q")
         if count > _MOST_ITEMS:
-            raise ValueError(f"a list of {count} items is longer than any that is needed")
+            raise ValueError(f"a list of {count} items is too long")
         if kind == _STRING:
             return [self.text() for _ in range(count)]
         if kind not in _SCALARS:
-            raise ValueError(f"a list is of type {kind}, which is not supported")
+            raise ValueError(f"a list of type {kind} is not supported")
         return self._numbers(kind, count)
 
     def _numbers(self, kind: int, count: int) -> list[Any]:
@@ -193,7 +193,7 @@ class GGUFFile:
             self._tensors = {name: self._checked(t) for name, t in header.tensors.items()}
         except (ValueError, OSError) as error:
             raise UserError(
-                f"{path}: not a whole GGUF file ({error}); download it again"
+                f"{path}: not a valid GGUF file ({error}); download it again"
             ) from error
         self.metadata = header.metadata
         # llama.cpp names a language model like the composite that it may be part of.
@@ -202,12 +202,13 @@ class GGUFFile:
         if self._named not in supported:
             raise UserError(
                 f"{path}: model_type={self._named!r} is not supported in GGUF; supported: "
-                f"{', '.join(supported)}; use the folder of safetensors"
+                f"{', '.join(supported)}; use the safetensors checkpoint"
             )
         self._family = supported[self._named]
         if (parts := self._value("split.count", int, 1)) > 1:
             raise UserError(
-                f"{path}: is one of {parts} parts; make one file of them: llama-gguf-split --merge"
+                f"{path}: is one of {parts} parts; merge them into one file: llama-gguf-split "
+                "--merge"
             )
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -264,7 +265,7 @@ class GGUFFile:
         if self._of_family("attention.sliding_window", int, 0):
             raise UserError(
                 f"{self.path}: a sliding window is not supported in GGUF of this family; "
-                "use the folder of safetensors"
+                "use the safetensors checkpoint"
             )
         return hf
 
@@ -303,12 +304,12 @@ class GGUFFile:
         if kind not in ("none", "linear"):
             raise UserError(
                 f"{self.path}: rope scaling {kind!r} is not supported in GGUF; "
-                "use the folder of safetensors"
+                "use the safetensors checkpoint"
             )
         if (rotated := self._of_family("rope.dimension_count", int, head_dim)) != head_dim:
             raise UserError(
-                f"{self.path}: {rotated} of {head_dim} numbers of each head are rotated, which is "
-                "not supported"
+                f"{self.path}: {rotated} of {head_dim} dimensions of each head are rotated, which "
+                "is not supported"
             )
         if "rope_freqs.weight" in self._tensors:
             return self._llama3_scaling(theta, head_dim)
@@ -349,13 +350,15 @@ class GGUFFile:
         except NotImplementedError:
             raise UserError(
                 f"{self.path}: tensors stored as {kind.name} are not supported; use another "
-                "quantisation, or the folder of safetensors"
+                "quantization, or the safetensors checkpoint"
             ) from None
         if tensor.shape[-1] % block:
-            raise ValueError(f"rows of {tensor.shape[-1]} in blocks of {block}")
+            raise ValueError(
+                f"rows of {tensor.shape[-1]} are not a multiple of the block size {block}"
+            )
         size = math.prod(tensor.shape) // block * size
         if tensor.start + size > len(self._stored):
-            raise ValueError(f"a tensor of {size} bytes ends after the end of the file")
+            raise ValueError(f"a tensor of {size} bytes extends past the end of the file")
         return tensor._replace(kind=kind, size=size)
 
     def _llama3_scaling(self, theta: float, head_dim: int) -> dict[str, Any]:
@@ -368,8 +371,8 @@ class GGUFFile:
             if factors.shape == plain.shape and np.allclose(expected, factors, rtol=1e-4):
                 return llama3_scaling(rope)
         raise UserError(
-            f"{self.path}: its rope_freqs are not those of Llama 3.1 or 3.2; use the folder of "
-            "safetensors"
+            f"{self.path}: its rope_freqs are not those of Llama 3.1 or 3.2; use the "
+            "safetensors checkpoint"
         )
 
 

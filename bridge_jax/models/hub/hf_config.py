@@ -190,7 +190,7 @@ def complete(hf: dict[str, Any], where: str = "config.json") -> dict[str, Any]:
         )
     if hf.get("quantization_config"):
         raise UserError(
-            f"{where}: quantised weights (quantization_config) are not supported; give the "
+            f"{where}: quantized weights (quantization_config) are not supported; use the "
             "checkpoint that they were made from, in bfloat16, float16 or float32"
         )
     if wrong := [key for key in _UNSUPPORTED if hf.get(key)]:
@@ -209,7 +209,7 @@ def complete(hf: dict[str, Any], where: str = "config.json") -> dict[str, Any]:
     if "layer_types" in known:
         known["layer_types"] = types
     elif hf.get("layer_types") not in (None, types):
-        raise UserError(f"{where}: layer_types of a {family} are not supported")
+        raise UserError(f"{where}: layer_types is not supported for {family}")
     ropes = _ropes(known, where)
     _check_rope_spellings(given, known, where)
     known |= _spelled(*ropes)
@@ -222,7 +222,7 @@ def complete(hf: dict[str, Any], where: str = "config.json") -> dict[str, Any]:
     if named and ours.lower() not in [name.lower() for name in named]:
         raise UserError(
             f"{where}: architectures={', '.join(named)} contradicts model_type={family!r}, which "
-            f"is {ours}; give a causal language model, or correct the one that is wrong"
+            f"is {ours}; use a causal language model, or fix the one that is wrong"
         )
     return hf | known | {"architectures": [ours]}
 
@@ -264,13 +264,14 @@ def _head_sizes(hf: dict[str, Any], where: str) -> dict[str, int]:
     kv_heads = hf["num_key_value_heads"] or heads
     if heads % kv_heads:
         raise UserError(
-            f"{where}: num_attention_heads={heads} is no multiple of num_key_value_heads={kv_heads}"
+            f"{where}: num_attention_heads={heads} is not a multiple of "
+            f"num_key_value_heads={kv_heads}"
         )
     if dim is None:
         dim, rest = divmod(hf["hidden_size"], heads)
         if rest:
             raise UserError(
-                f"{where}: hidden_size={hf['hidden_size']} is no multiple of "
+                f"{where}: hidden_size={hf['hidden_size']} is not a multiple of "
                 f"num_attention_heads={heads}, and there is no head_dim"
             )
         KINDS["head_dim"].check(dim, "hidden_size / heads", where)
@@ -307,7 +308,7 @@ def _ropes(hf: dict[str, Any], where: str) -> tuple[Rope, Rope | None]:
         return _rope(old or new, hf["rope_theta"], key, where), None
     if wrong := sorted(set(new) - {FULL, SLIDING}):
         raise UserError(
-            f"{where}: rope_parameters of a gemma3_text are given by kind of layer "
+            f"{where}: rope_parameters of gemma3_text must be grouped by layer type "
             f"({FULL}, {SLIDING}), not {', '.join(wrong)}"
         )
     for kind, part in new.items():
@@ -345,7 +346,7 @@ def _rope(given: dict[str, Any], theta: float, key: str, where: str) -> Rope:
         )
     if nested := sorted(part for part, value in given.items() if isinstance(value, dict)):
         raise UserError(
-            f"{where}: {key} by {', '.join(nested)} is not supported in this family; "
+            f"{where}: {key} grouped by {', '.join(nested)} is not supported in this family; "
             "use a checkpoint without it"
         )
     if name == "default":
@@ -354,7 +355,9 @@ def _rope(given: dict[str, Any], theta: float, key: str, where: str) -> Rope:
         return Rope(theta, float(given["factor"]))
     low, high = float(given["low_freq_factor"]), float(given["high_freq_factor"])
     if high <= low:
-        raise UserError(f"{where}: {key}.high_freq_factor={high:g} must exceed {low:g}, the low")
+        raise UserError(
+            f"{where}: {key}.high_freq_factor={high:g} must exceed low_freq_factor={low:g}"
+        )
     return Rope(theta, float(given["factor"]), given["original_max_position_embeddings"], low, high)
 
 

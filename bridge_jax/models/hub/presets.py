@@ -113,5 +113,5 @@ def hf_config(hub_id: str) -> dict[str, Any]:
       UserError: there is no preset for it; the message lists the presets.
     """
     if hub_id not in PRESETS:
-        raise UserError(f"no preset for {hub_id!r}; there are: {', '.join(PRESETS)}")
+        raise UserError(f"no preset for {hub_id!r}; available: {', '.join(PRESETS)}")
     return copy.deepcopy(PRESETS[hub_id])

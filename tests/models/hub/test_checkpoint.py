@@ -167,7 +167,7 @@ def test_truncated_gguf(size, tmp_path):
     cut = tmp_path / "cut.gguf"
     with whole.open("rb") as file:
         cut.write_bytes(file.read(size))
-    with pytest.raises(UserError, match=r"cut\.gguf: not a whole GGUF file"):
+    with pytest.raises(UserError, match=r"cut\.gguf: not a valid GGUF file"):
         load(cut)
 
 

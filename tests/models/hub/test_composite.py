@@ -111,7 +111,7 @@ def test_an_adapter_of_a_composite_is_not_exported(tmp_path):
     config = dataclasses.replace(config, lora=LoraConfig(rank=2))
     hf = checkpoint.cut_hf_config(model)
     with (
-        pytest.raises(UserError, match=r"other parts than its language model.*export the model"),
+        pytest.raises(UserError, match=r"parts besides its language model.*export the full"),
         export.folder(tmp_path / "out") as out,
     ):
         export.write_adapter(out, config, params, hf, model.checkpoint)
@@ -135,8 +135,8 @@ def test_a_gemma_3_says_little_of_its_language_model(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"text_config": [1]}, "cannot be read; give a text-only checkpoint"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "quantised weights"),
+        ({"text_config": [1]}, "is not supported; use a text-only checkpoint"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantized weights"),
         ({"model_type": ["gemma3"]}, r"model_type=\['gemma3'\] has a language model among"),
     ],
 )
@@ -174,6 +174,6 @@ def test_other_composites_are_saved_as_the_error_says(tmp_path):
 )
 def test_a_language_model_of_another_family_is_named(config, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
-    said = f"model_type='{config['model_type']}' has a .* give a text-only checkpoint of llama"
+    said = f"model_type='{config['model_type']}' has a .* use a text-only checkpoint of llama"
     with pytest.raises(UserError, match=said):
         checkpoint.load(ModelConfig(str(tmp_path)))

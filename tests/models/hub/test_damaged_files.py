@@ -189,14 +189,14 @@ def test_no_number_in_a_header_is_believed_before_it_is_checked(damage, whole):
         (0, b"GGML", "does not begin with GGUF"),
         (4, b"\0\0\0\3", "version 50331648, in this byte order, is not supported"),
         (4, b"\1\0\0\0", "version 1, in this byte order"),
-        (8, struct.pack("<Q", 2**60), "where it is cut off|axes|twice"),
-        (16, struct.pack("<Q", 2**60), "where it is cut off|there is not|twice"),
+        (8, struct.pack("<Q", 2**60), "truncated|axes|twice"),
+        (16, struct.pack("<Q", 2**60), "truncated|unknown value type|twice"),
     ],
 )
 def test_the_beginning_of_a_gguf_file(at, value, message, whole, tmp_path):
     file = tmp_path / "damaged.gguf"
     file.write_bytes(whole[:at] + value + whole[at + len(value) :])
-    with pytest.raises(UserError, match=rf"damaged.gguf: not a whole GGUF file \(.*({message})"):
+    with pytest.raises(UserError, match=rf"damaged.gguf: not a valid GGUF file \(.*({message})"):
         checkpoints.load(ModelConfig(str(file)))
 
 
@@ -215,14 +215,14 @@ def test_the_beginning_of_a_gguf_file(at, value, message, whole, tmp_path):
         ({"tokenizer.ggml.tokens": "abc"}, "tokenizer.ggml.tokens has the type str, not list"),
         ({"tokenizer.ggml.tokens": ["a", "b"]}, r"token_embd.weight is \(512, 8\), expected"),
         ({"tokenizer.ggml.eos_token_id": "end"}, "eos_token_id has the type str"),
-        ({"tokenizer.ggml.eos_token_id": 10**9}, "eos_token_id=1000000000 is none of the 512"),
+        ({"tokenizer.ggml.eos_token_id": 10**9}, "eos_token_id=1000000000 is not one of the 512"),
         ({"tokenizer.ggml.model": None}, r"tokenizer \(None, 'smollm'\) is not supported"),
         ({"tokenizer.ggml.pre": [1]}, r"tokenizer \('gpt2', \[1\]\) is not supported"),
         ({"tokenizer.ggml.merges": None}, "merges must be a list of type str"),
         ({"tokenizer.ggml.merges": ["ab"]}, "merges: 'ab' does not join two tokens"),
         ({"tokenizer.ggml.token_type": [1, 3]}, "2 token types for 512 tokens"),
         ({"tokenizer.ggml.token_type": ["a"]}, "token_type must be a list of type int"),
-        ({"tokenizer.chat_template": 3}, "chat_template is no text"),
+        ({"tokenizer.chat_template": 3}, "chat_template is not a string"),
     ],
 )
 def test_wrong_metadata_is_named(change, message, base, tmp_path):
@@ -235,8 +235,8 @@ def test_wrong_metadata_is_named(change, message, base, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("llama.rope.dimension_count", 2, "2 of 4 numbers of each head are rotated"),
-        ("split.count", 3, "is one of 3 parts; make one file of them"),
+        ("llama.rope.dimension_count", 2, "2 of 4 dimensions of each head are rotated"),
+        ("split.count", 3, "is one of 3 parts; merge them into one file"),
         ("llama.attention.sliding_window", 5, "a sliding window is not supported in GGUF"),
         ("llama.rope.scaling.type", 3, "rope.scaling.type has the type int, not str"),
         ("general.alignment", 0, "general.alignment=0"),
@@ -295,7 +295,7 @@ def test_what_is_no_json_object_is_named(name, content, folder):
     if name == INDEX:
         (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
     (folder / name).write_bytes(content)
-    with pytest.raises(UserError, match=rf"{name}: (not JSON|a JSON object is expected)"):
+    with pytest.raises(UserError, match=rf"{name}: (not JSON|expected a JSON object)"):
         checkpoints.load(ModelConfig(str(folder)))
 
 
@@ -421,7 +421,7 @@ def test_the_same_tensor_in_two_files(folder):
     (folder / "model.safetensors").unlink()
     for name in ("model-00001-of-00002.safetensors", "model-old.safetensors"):
         save_file(tensors, folder / name)
-    with pytest.raises(UserError, match=r"model-old.safetensors: .* is in another file as well"):
+    with pytest.raises(UserError, match=r"model-old.safetensors: .* is also in another file"):
         checkpoints.load(ModelConfig(str(folder)))
 
 

@@ -38,7 +38,7 @@ def test_what_is_no_token_is_an_error_that_names_file_and_value(tmp_path, bad, n
     folder = written(tmp_path, {}, {})
     (folder / name).write_text(json.dumps({"model_type": "llama", "eos_token_id": bad}))
     # The config.json is checked as a whole when it is read.
-    message = r"is no token of the model, .* 100 rows|must be a token id, or a list of them"
+    message = r"is not a token of the model, .* 100 rows|must be a token id, or a list of them"
     with pytest.raises(UserError, match=message) as error:
         read_end_ids(folder, 100)
     assert f"{folder / name}: eos_token_id=" in str(error.value)
@@ -48,7 +48,7 @@ def test_what_is_no_token_is_an_error_that_names_file_and_value(tmp_path, bad, n
 def test_a_broken_file(tmp_path, text):
     folder = written(tmp_path, {})
     (folder / "generation_config.json").write_text(text)
-    with pytest.raises(UserError, match=r"generation_config.json: (not JSON|a JSON object)"):
+    with pytest.raises(UserError, match=r"generation_config.json: (not JSON|expected a JSON)"):
         read_end_ids(folder, 100)
 
 
@@ -64,7 +64,7 @@ def test_a_gguf_file_ends_turns_and_texts(tmp_path):
     writer.write_tensors_to_file()
     writer.close()
     assert read_end_ids(tmp_path / "a.gguf", 100) == [3, 9]
-    with pytest.raises(UserError, match="eot_token_id=9: 9 is no token"):
+    with pytest.raises(UserError, match="eot_token_id=9: 9 is not a token"):
         read_end_ids(tmp_path / "a.gguf", 9)
 
 

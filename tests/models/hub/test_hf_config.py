@@ -168,7 +168,7 @@ def test_keys_that_a_class_does_not_read_say_nothing():
     llama = unusual("llama")
     foreign = {"sliding_window": 5, "final_logit_softcapping": 2.0, "query_pre_attn_scalar": 9}
     assert from_hf(llama | foreign) == from_hf(llama)
-    with pytest.raises(UserError, match="layer_types of a llama are not supported"):
+    with pytest.raises(UserError, match="layer_types is not supported for llama"):
         from_hf(llama | {"layer_types": ["sliding_attention"] * 7})
 
 
@@ -201,8 +201,8 @@ def test_a_size_is_a_whole_number_within_reason(key):
     [
         ("llama", {"model_type": ["llama"]}, r"model_type=\['llama'\] is not supported"),
         ("llama", {"head_dim": 9}, "head_dim=9 must be an even number"),
-        ("llama", {"num_key_value_heads": 3}, "num_attention_heads=64 is no multiple of"),
-        ("llama", {"head_dim": None, "hidden_size": 50}, "hidden_size=50 is no multiple of"),
+        ("llama", {"num_key_value_heads": 3}, "num_attention_heads=64 is not a multiple of"),
+        ("llama", {"head_dim": None, "hidden_size": 50}, "hidden_size=50 is not a multiple of"),
         ("llama", {"architectures": ["MistralForCausalLM"]}, "contradicts model_type='llama'"),
         ("llama", {"architectures": "LlamaForCausalLM"}, "architectures=.* a list of names"),
         ("llama", {"dtype": "int8"}, 'dtype="int8" must be float32 or bfloat16'),
@@ -260,7 +260,7 @@ def test_wrong_positions_are_named(scaling, message):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"rope_type": "default"}, "by kind of layer .*, not rope_type"),
+        ({"rope_type": "default"}, "by layer type .*, not rope_type"),
         ({"full_attention": [1]}, r"rope_parameters.full_attention=.* must be an object"),
         ({"sliding_attention": {"rope_type": "linear", "factor": 2.0}}, "with a scaling is not"),
         ({"sliding_attention": {"rope_theta": -1}}, "sliding_attention.rope_theta=-1 must be"),

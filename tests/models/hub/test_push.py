@@ -55,7 +55,7 @@ def test_what_the_hub_refuses_is_told_with_the_way_to_try_again(hub, tmp_path, m
     with pytest.raises(UserError) as error:
         export.push(tmp_path, "me/model", False)
     said = str(error.value)
-    assert f"{tmp_path} is written, but the hub has not taken it" in said
+    assert f"{tmp_path} was written, but the upload failed" in said
     assert "(ConnectionError: no route with HF_TOKEN)" in said
     assert said.endswith(f"hf upload me/model {tmp_path} --private")
     assert TOKEN not in said and error.value.__cause__ is None
@@ -63,7 +63,7 @@ def test_what_the_hub_refuses_is_told_with_the_way_to_try_again(hub, tmp_path, m
 
 
 def test_what_is_missing_is_found_before_the_work(hub, monkeypatch):
-    with pytest.raises(UserError, match="--push=model: give the repository as ORGANISATION/NAME"):
+    with pytest.raises(UserError, match="--push=model: give the repository as ORGANIZATION/NAME"):
         export.check_token("model")
     monkeypatch.setenv("HF_TOKEN", " ")
     with pytest.raises(UserError, match="set the environment variable HF_TOKEN"):

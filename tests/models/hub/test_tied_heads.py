@@ -112,7 +112,7 @@ def test_the_head_is_compared_once(folder, monkeypatch):
 
 def test_without_a_flag_the_class_and_then_the_files_decide(folder, tmp_path):
     say(folder, tie_word_embeddings=None)  # Of a Llama: not tied.
-    with pytest.raises(UserError, match=r'lm_head.weight; .* "tie_word_embeddings": true into'):
+    with pytest.raises(UserError, match=r'lm_head.weight; .* "tie_word_embeddings": true in'):
         load(folder)
     add_head(folder)
     config, params = load(folder)
@@ -139,7 +139,7 @@ def test_a_gemma_is_tied_unless_its_files_have_another_head(has_head, tmp_path):
 def test_said_to_be_separate_without_a_head_is_an_error(folder):
     say(folder, tie_word_embeddings=False)
     for read in (load, lambda path: checkpoints.read_config(ModelConfig(str(path)))):
-        with pytest.raises(UserError, match="if the head of this model is its embedding"):
+        with pytest.raises(UserError, match="if the head of this model is tied to its embedding"):
             read(folder)
 
 
