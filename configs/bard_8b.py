@@ -1,35 +1,36 @@
-"""Teaches an 8B student to think for at most 500 to 8,000 tokens (BARD, 2511.01470): Qwen3-8B.
+"""Teaches an 8B student, Qwen3-8B, to think for at most 500 to 8,000 tokens (BARD, 2511.01470).
 
     python -m launch.plan --config=configs/bard_8b.py --topology=v5p:2x2x2
     python -m launch.run --config=configs/bard_8b.py --workdir=DIR --data.path=POOL.jsonl \
         --data.test_path=AIME.jsonl
 
-The pool has problems of mathematics with numeric answers, and the test is a file of its own, such
-as AIME 2024 and 2025. Both need the same columns; for those of the hub pass
-`--data.columns=question:problem`. Each problem gets 16 answers, of which the mean counts (avg@16).
-Gemini explains 225 problems at length, and shortens each explanation to five budgets, with the key
-in GEMINI_API_KEY. Thinking stands between the model's own <think> and </think>. With
-`--config.method=bard` reinforcement learning at the budgets follows, in replies of up to 10,000
+The pool has math problems with numeric answers. The test is a separate file, such as AIME 2024 and
+2025. Both need the same columns; for the AIME files of the hub pass
+`--data.columns=question:problem`. Each test problem gets 16 answers, whose mean accuracy counts
+(avg@16). Gemini explains 225 problems at length, and shortens each explanation to five budgets,
+with the key in GEMINI_API_KEY. Thinking stands between the model's own <think> and </think>. With
+`--config.method=bard`, reinforcement learning at the budgets follows, with replies of up to 10,000
 tokens of thinking.
 
-GPQA has other answers: `data.kind=choice`, with the columns of its file,
+GPQA has another kind of answer: pass its kind and the columns of its file,
 
-    --config.data.source=hf --config.data.columns='question:Question,answer:Correct Answer,\
+    --config.data.kind=choice --config.data.source=hf --config.data.columns='question:Question,answer:Correct Answer,\
 choices:Correct Answer|Incorrect Answer 1|Incorrect Answer 2|Incorrect Answer 3'
 
-The options are put in the order of a hash of their text: in the file the right one is the first.
+The options are ordered by a hash of their text, since in the file the right one is the first.
 
 The cap of $500 pays for these 225 problems in the worst case: all 1,350 texts at their greatest
 length, replies of 16,384 tokens, cost $246, and with a second try for each of them $492. With
-replies of 5,000 tokens, thoughts included, and no second try they would cost about $76, and 1,000
-problems about $339; but the worst case of 1,000 is $2,186. For more problems raise `selection.size`
-and the caps together (`budget.queries`, `budget.usd`); `launch.plan` says what they would cost.
+replies of 5,000 tokens, thoughts included, and no second try, they would cost about $76, and 1,000
+problems about $339; but the worst case of 1,000 problems is $2,186. For more problems, raise
+`selection.size` and the caps together (`budget.queries`, `budget.usd`); `launch.plan` says what
+they would cost.
 
-Hardware: TPU, 8 chips of v5p or 16 of v6e. Planned for them, not run: no score is known. On v5p at
-least 7 h 12 min of work, about 15 h expected without compilation, or 120 chip-hours, nearly all of
-them for 16 answers to each test question under four controls (docs/budgets.md). As compiled
-(docs/plans.md) it takes at most 75.2 GiB a chip of v5p, in reinforcement learning, which does not
-fit the 16 chips of v6e; the rest takes 38.9, and 19.9 on v6e.
+Hardware: TPU, 8 chips of v5p or 16 of v6e. Planned for them, not run, so no score is known. On v5p
+it is at least 7 h 12 min of work, about 15 h expected without compilation, or 120 chip-hours,
+nearly all of them for 16 answers to each test question under four controls (docs/budgets.md). As
+compiled (docs/plans.md) it takes at most 75.2 GiB a chip of v5p. That is in reinforcement learning,
+which does not fit the 16 chips of v6e; everything else takes 38.9 GiB on v5p, and 19.9 on v6e.
 """
 
 from bridge_jax.config import (
@@ -90,7 +91,7 @@ def get_config() -> RunConfig:
             kl=0.001,
             train=TrainConfig(
                 steps=100,
-                batch_rows=64,  # as many as replies: 8 to each of 8 questions
+                batch_rows=64,  # as many as there are replies: 8 to each of 8 questions
                 row_tokens=REPLY_ROW,
                 accumulate=4,
                 learning_rate=1e-6,

@@ -2,22 +2,24 @@
 
 python -m launch.run --config=configs/budgets.py --workdir=runs/budgets
 
-A question is about the check digit of five laboratory samples (`configs/quickstart.py` says
-how it is computed). The teacher, the program that generates them, explains 400 of 2,000 at length,
-in 151 to 154 tokens. It is then asked to shorten each explanation to 128, 64, 32 and 16 tokens.
-The student has 6 of the 30 layers of SmolLM2-135M. First it learns the long explanations, and then
-each at every budget.
+A question asks for the check digit of five laboratory samples (`configs/quickstart.py` says how it
+is computed). The teacher, the program that generates the questions, explains 400 of 2,000 at
+length, in 151 to 154 tokens. It is then asked to shorten each explanation to 128, 64, 32 and 16
+tokens. The student has 6 of the 30 layers of SmolLM2-135M. It first learns the long explanations,
+and then each explanation at every budget.
 
-It is compared with itself before it learned budgets, cut off at each, and extended.
+The report compares the student with itself before it learned budgets, cut off at each budget, and
+also made to continue if it stops early.
 
-Takes 31 minutes of one CPU core with matrix units for bf16. Three seeds at once took 5 minutes on
-an H200, at revision d9987ec. Told 32 tokens, the student answered 97% correctly, 84% (96, 59 and
-98) told 64, 100% told 128 or 256, and 78, 11 and 89% told 16, where guessing gives 10%.
+Takes 31 minutes on one CPU core with matrix units for bf16. Three seeds at once took 5 minutes on
+an H200, at revision d9987ec. Told 32 tokens, the student answered 97% right; told 64, 84% (96, 59
+and 98); told 128 or 256, 100%; and told 16, 78, 11 and 89%, where guessing gives 10%.
 
-With `--config.method=bard` reinforcement learning follows, on the 1,600 questions that were not
-explained, at 16, 32 and 64 tokens. With its tests it took 3 minutes on an H200, three seeds at
-once. Told 32 tokens, all three then answered 100%, and 99 to 100% told 64; told 16 tokens, the seed
-with 11% stayed there (docs/budgets.md). On two CPU cores the plan says over four hours.
+With `--config.method=bard`, reinforcement learning follows at 16, 32 and 64 tokens, on the 1,600
+questions that were not explained. With its tests it took 3 minutes on an H200, three seeds at once.
+Told 32 tokens, all three seeds then answered 100% right, and 99 to 100% told 64; told 16 tokens,
+the seed with 11% stayed there (docs/budgets.md). On two CPU cores it would take over four hours, by
+the plan.
 """
 
 from bridge_jax.config import (

@@ -1,8 +1,8 @@
 r"""Runs BRIDGE on clauses of terms of service: assistant Qwen2.5-7B, student Qwen2.5-0.5B.
 
 The task is `unfair_tos` of LegalBench (CC BY 4.0): which of eight kinds of unfair term a clause
-has, if any. Download its train.tsv and test.tsv (data.tar.gz of the hub's nguha/legalbench), or its
-parquet files. Then
+has, if any. Download its train.tsv and test.tsv (in data.tar.gz of the hub's nguha/legalbench), or
+its parquet files. Then
 
     python -m launch.convert --from=legalbench --train=train.tsv --path=test.tsv \
         --out=unfair_tos.jsonl
@@ -10,17 +10,17 @@ parquet files. Then
     export GEMINI_API_KEY=...
     python -m launch.run --config=configs/legal_7b.py --workdir=DIR --data.path=unfair_tos.jsonl
 
-LegalBench publishes nine examples for prompts and tests on all of the rest, so its test is cut
-anew, with equal clauses in one split: a score is not LegalBench's. Of the pool, up to 3,000
-clauses, 150 are asked. Most clauses are *Other*: compare with that constant answer. For another
-task change `instruction` and `choices`.
+LegalBench publishes nine examples for prompts and tests on all the others. So its test is split
+anew, with equal clauses in the same split, and a score is not LegalBench's. The pool has up to
+3,000 clauses, of which 150 are asked. Most clauses are *Other*: compare with that constant answer.
+For another task, change `instruction` and `choices`.
 
 Hardware: 16 chips of TPU v5e. Planned for them, not run, so no score is known: at least 1 min 37 s
 of work, about 3 min expected without compilation, or 0.9 chip-hours (about $1 at an assumed $1.20
 each), without waiting for the teacher. As compiled (docs/plans.md) it takes at most 10.0 GiB a
-chip. The teacher costs about $0.79, by replies of the greatest
-length, at most $1.05 with every retry; the cap is $2. Of 518 of these clauses none has a prompt of
-more than 456 tokens, by the tokenizer of SmolLM2.
+chip. With replies of the greatest length, the teacher costs about $0.79, and at most $1.05 with
+every retry; the cap is $2. Of 518 of these clauses, none has a prompt of more than 456 tokens, by
+the tokenizer of SmolLM2.
 """
 
 import dataclasses

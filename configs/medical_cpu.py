@@ -4,13 +4,13 @@
         --data.path=DATA/med_pubmedqa.jsonl
 
 `DATA` is a folder with the recorded rationales (columns id, question, answer, split, rationales).
-The teacher is text-davinci-002 with one fixed prompt, wrong rationales included: every selected
-question is paid for, and a rationale that misses the gold label is rejected.
+The teacher is text-davinci-002 with one fixed prompt, and its wrong rationales are recorded too:
+every selected question is charged, and a rationale that does not end in the gold label is rejected.
 
-Hardware: a CPU. With its baseline, `configs/medical_cpu_direct.py`, it takes more than an hour; it
-has not been measured since the assistant is shown gold answers (revision 9418970). Nothing is paid.
-A smaller study of the same questions has (`configs/studies/medical.py`): 51 and 56% with an
-assistant, 25% without, 58% for always "yes".
+Hardware: a CPU. With its baseline, `configs/medical_cpu_direct.py`, it takes more than an hour. It
+has not been measured since the assistant is shown gold answers (revision 9418970). No real money is
+paid. A smaller study of the same questions was measured (`configs/studies/medical.py`): 51 and 56%
+with an assistant, 25% without, 58% for always "yes".
 """
 
 from bridge_jax.config import (
@@ -54,7 +54,7 @@ def get_config() -> RunConfig:
         assistant=ModelConfig(),
         student=ModelConfig(keep_layers=(0, 1, 2, 3, 4, 5, 28, 29)),
         warmup=WarmupConfig(0.1, _training(epochs=1, learning_rate=5e-5)),
-        # Its figures were measured with this strategy.
+        # The figures were measured with this strategy.
         selection=SelectionConfig(strategy="coverage", batch_tokens=3072),
         assistant_training=_training(epochs=3, learning_rate=1e-4),
         instruct=InstructConfig(

@@ -1,10 +1,10 @@
-"""Runs the baseline of `configs/medical_cpu.py`: the same student and paid answers, directly.
+"""Runs the baseline of `configs/medical_cpu.py`: the same student, trained on the paid answers.
 
     python -m launch.run --config=configs/medical_cpu_direct.py --workdir=runs/medical_direct \
         --data.path=DATA/med_pubmedqa.jsonl
 
-In a copy of the other's workdir it reuses warm-up, scores, selection and paid answers. Hardware: a
-CPU. Together the two take more than an hour; not measured since the assistant is shown gold
+In a copy of that config's workdir it reuses warm-up, scores, selection and paid answers. Hardware:
+a CPU. Together the two runs take more than an hour; not measured since the assistant is shown gold
 answers. In a smaller study (`configs/studies/medical.py`) the direct student has 25%.
 """
 

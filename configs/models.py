@@ -12,9 +12,9 @@ Flags can still change a field of either model:
     python -m launch.run --config=configs/clinic.py --workdir=runs/clinic \
         --config.assistant.lora.rank=32 --config.student.checkpoint=Qwen/Qwen2.5-1.5B-Instruct
 
-The assistant is trained with an adapter of rank 16 on every projection, the student in full. They
-exchange only text, so their tokenizers may differ. The ids are of the Hugging Face hub; for those
-of meta-llama and google, accept the license there and set HF_TOKEN.
+The assistant is trained with an adapter of rank 16 on every projection, and the student in full.
+They exchange only text, so their tokenizers may differ. The ids are those of the Hugging Face hub;
+for the models of meta-llama and google, accept the license there and set HF_TOKEN.
 """
 
 from typing import NamedTuple

@@ -1,18 +1,18 @@
-"""Uses Gemini as the teacher, for complaints that are to be sorted by kind.
+"""Uses Gemini as the teacher, on complaints that are to be sorted by kind.
 
     pip install -e '.[gemini]'
     export GEMINI_API_KEY=...
     python -m launch.run --config=configs/quickstart_gemini.py --workdir=runs/gemini
 
-Cost: 16 questions of about 110 tokens and up to 8 further requests, at the prices below (Gemini
-2.5 Flash as Google listed it in 2026; compare yours). With replies of 600 tokens, thoughts
-included, the 24 cost $0.04; with replies of the maximum length, $0.12. The caps are 24 requests
-and $0.15. With --teacher.batch=true it costs half, and takes up to a day.
-The run asks before it pays; where there is no terminal, add --yes.
-Hardware: two CPU cores suffice. Not run yet against the vendor: neither time nor score is known.
+Cost: 16 questions of about 110 tokens and up to 8 further requests, at the prices below (Gemini 2.5
+Flash as Google listed it in 2026; compare with yours). With replies of 600 tokens, thoughts
+included, the 24 requests cost $0.04; with replies of the maximum length, $0.12. The caps are 24
+requests and $0.15. With --teacher.batch=true they cost half, and take up to a day. The run asks
+before it pays; if there is no terminal, add --yes. Hardware: two CPU cores suffice. Not run yet
+against the vendor: neither time nor score is known.
 
-The quickstart asks for values that are invented, which no vendor's model knows. Here a question
-names a complaint, and the answer is its kind of twelve, which are listed (*triage*, one step).
+The quickstart asks for invented values, which no vendor's model knows. Here, a question names a
+complaint, and the answer is its kind, one of twelve that are listed (*triage*, one step).
 """
 
 from bridge_jax.config import (

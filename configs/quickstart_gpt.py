@@ -1,4 +1,4 @@
-r"""Uses GPT, or any server that speaks its protocol, as the teacher, for complaints to be sorted.
+r"""Uses GPT, or any server that speaks its protocol, as the teacher, on complaints to be sorted.
 
     pip install -e '.[openai]'
     export OPENAI_API_KEY=...
@@ -10,13 +10,12 @@ Your own server (vLLM, SGLang, JetStream) needs no key:
         --teacher.base_url=http://localhost:8000/v1 --teacher.model=Qwen/Qwen2.5-72B-Instruct \
         --teacher.free=true --teacher.usd_per_million_input=0 --teacher.usd_per_million_output=0
 
-Cost: 16 questions of about 110 tokens and up to 8 further requests, at the prices below (GPT-5
-mini as OpenAI listed it in 2026; compare yours). With replies of 600 tokens, reasoning included,
-the 24 cost $0.03; with replies of the maximum length, $0.10. The caps are 24 requests and $0.12.
-With --teacher.batch=true it costs half, and takes up to a day.
-The run asks before it pays; where there is no terminal, add --yes.
-The questions are those of configs/quickstart_gemini.py. Hardware: two CPU cores suffice. Not run
-yet against the vendor: neither time nor score is known.
+Cost: 16 questions of about 110 tokens and up to 8 further requests, at the prices below (GPT-5 mini
+as OpenAI listed it in 2026; compare with yours). With replies of 600 tokens, reasoning included,
+the 24 requests cost $0.03; with replies of the maximum length, $0.10. The caps are 24 requests and
+$0.12. With --teacher.batch=true they cost half, and take up to a day. The run asks before it pays;
+if there is no terminal, add --yes. The questions are those of configs/quickstart_gemini.py.
+Hardware: two CPU cores suffice. Not run yet against the vendor: neither time nor score is known.
 """
 
 from bridge_jax.config import RunConfig, TeacherConfig

@@ -2,13 +2,13 @@
 
 python -m launch.run --config=configs/triage.py --workdir=runs/triage
 
-Took three to five and a half minutes on two CPU cores, and 7 GiB, at revision acf9a47, when no
-student learned labels beside; that adds about a third, by the number of steps. At 2254093 (seed 0)
-the student answered 73% correctly, the direct one 43% (over three seeds before, 78% and 47%), and
-the one that learned the labels of the pool 95%, after 132 steps, since these tell all here. After
-64 steps, as many as the other takes, it had 50% and was still learning (b8e164a). The report's
-first line says so: for such a task, buy no answers. The studies of `configs/studies` ask what each
-part of the method does on it.
+Took three to five and a half minutes on two CPU cores, and 7 GiB, at revision acf9a47, before runs
+also trained a student on the labels; that adds about a third, by the number of steps. At 2254093
+(seed 0) the student answered 73% right, the direct student 43% (78% and 47% over three seeds
+before), and the student that learned the labels of the pool 95%, after 132 steps, since the labels
+tell everything here. After 64 steps, as many as the first student takes, it had 50% and was still
+learning (b8e164a). The first line of the report says so: for such a task, buy no answers. Studies
+in `configs/studies` use this task to ask what each part of the method does.
 
 The pool has 104 questions of triage and the test another 104. The teacher, the program that
 generates them, is asked 6. The assistant is the whole of SmolLM2-135M: with layers removed, it
@@ -16,9 +16,10 @@ would first have to learn to write again, from a handful of answers. The student
 layers and is trained for two epochs; the direct student is trained on the 6 answers alone, for
 about as many steps.
 
-Prompts are at most 44 tokens long (with a gold answer shown 46, instructions 53), rationales with
-their answers 18, so a row of the student holds at least three examples, a row of the assistant one.
-Memory suffices to generate in one batch and to keep all activations during training.
+Prompts are at most 44 tokens long (46 with a gold answer shown, 53 for instructions), and
+rationales with their answers 18, so a row of the student holds at least three examples, and a row
+of the assistant one. There is enough memory to generate in one batch and to keep all activations
+during training.
 """
 
 from bridge_jax.config import (
@@ -34,7 +35,7 @@ from bridge_jax.config import (
 )
 
 POOL, QUERIES, EPOCHS = 104, 6, 2
-LABELS_EPOCHS = 6  # of 22 steps; after 64 steps, as many as the student takes, it still learns
+LABELS_EPOCHS = 6  # of 22 steps; after 64 steps, as many as the student takes, it is still learning
 
 
 def get_config() -> RunConfig:
@@ -55,7 +56,7 @@ def get_config() -> RunConfig:
         assistant=ModelConfig(),  # trained in full: at this size an adapter saves nothing
         student=ModelConfig(keep_layers=(0, 6, 12, 18, 24, 29)),
         warmup=WarmupConfig(0.25, _training(epochs=1, learning_rate=5e-5)),
-        selection=SelectionConfig(strategy="coverage"),  # Its figures were measured so.
+        selection=SelectionConfig(strategy="coverage"),  # The figures were measured with it.
         assistant_training=_training(epochs=1, learning_rate=1e-4, row_tokens=80),
         instruct=InstructConfig(120, _training(epochs=1, learning_rate=5e-4)),
         student_training=_training(epochs=EPOCHS, learning_rate=1e-3),

@@ -24,7 +24,8 @@ class ThinkingConfig:
       levels: the budgets to teach and test, in tokens, from small to large.
       after: the method that trains the student first: `bridge`, `direct` or `self`. Its stages are
         reused from the workdir if they are finished there. Empty: the training starts from the
-        student's checkpoint, with the teacher's reasoning.
+        student's checkpoint (after instruction tuning, if `instruct.examples` is above 0), with the
+        teacher's reasoning.
       shortened_by: who rewrites long reasoning to the budgets: the `teacher`, which is paid for
         each text, or the `assistant` as downloaded. A recorded teacher uses its recorded variants.
       least, most: the shortest and longest shortened text, as shares of its budget. Our default:

@@ -4,16 +4,16 @@
     python -m launch.study --config=configs/studies/assistant_scale.py --workdir=DIR \
         --data.path=pubmedqa.jsonl
 
-The questions are those of `configs/medical_7b.py`, which says how to get them, and so are the
-teacher and the student, Qwen2.5-0.5B. The questions asked are drawn at random, so that a seed's
-assistants, and the student that reads the answers directly, learn from the same ones; they are paid
-for once. Qwen2.5-3B has a licence for research alone.
+The questions, the teacher and the student, Qwen2.5-0.5B, are those of `configs/medical_7b.py`,
+which says how to get the questions. The questions to ask are drawn at random, so all assistants of
+a seed, and the student that reads the answers directly, learn from the same ones; these are paid
+for once. Qwen2.5-3B has a license for research only.
 
 12 runs. Hardware: 16 chips of TPU v5e. Planned for them, not run, so no score is known: at least 23
 min 24 s of work, about 48 min expected without compilation, or 12.9 chip-hours (about $15 at an
 assumed $1.20 each), without waiting for the teacher. The steps were compiled (docs/plans.md) and
-fit these chips; the 14B takes at most 15.0 GiB a chip of 15.75, while it writes. The teacher costs
-about $4.01 for 750 queries, by replies of the greatest length. 30.7 GiB of models are kept.
+fit these chips; the 14B takes at most 15.0 GiB a chip, of 15.75, during generation. With replies of
+the greatest length, the teacher costs about $4.01 for 750 queries. 30.7 GiB of models are kept.
 """
 
 from bridge_jax.config.io import override

@@ -3,12 +3,13 @@
     python -m launch.study --config=configs/studies/assistant_size.py --workdir=runs/practice
 
 The assistant is SmolLM2-135M cut to 6 (as the student is), 12, 18, 24 or all of its 30 layers. The
-reference is the student trained on the same paid answers directly. A cut model is damaged as well
-as small: if you have checkpoints of several sizes, vary `assistant.checkpoint` instead.
+reference is the student trained on the same paid answers directly. A model with layers cut out is
+not only smaller, but also damaged: if you have checkpoints of several sizes, vary
+`assistant.checkpoint` instead.
 
 18 runs. Took 13 min 36 s on two CPU cores at revision 4f41199, after other studies in the same
-workdir. Only with the whole assistant was the student better than the direct one: 83% against 43%;
-with fewer layers, 13 to 31%.
+workdir. Only with the whole assistant was the student better than the direct student: 83% against
+43%; with fewer layers it had 13 to 31%.
 """
 
 from bridge_jax.study.study import Study, StudyRun

@@ -4,11 +4,11 @@
     python -m launch.study --config=configs/studies/budget_scaling.py --workdir=runs/budget_scaling
     python -m launch.report --workdir=runs/budget_scaling --target_accuracy=0.6
 
-45 runs: 0.1, 1, 5, 10 and 20% of 101 practice questions (with fewer, the first two are the same),
-rounded up to 1, 2, 6, 11 and 21 queries, x random, difficulty and coverage x 3 seeds. Took 41 min
-41 s on two CPU cores with AVX-512 at revision e2f3580, and 58 min 13 s on slower ones. The student
-has 51 to 56% with one query and 79 to 90% with 21; no strategy is reliably better than random
-questions.
+45 runs: 0.1, 1, 5, 10 and 20% of 101 practice questions (with fewer questions, the first two
+budgets are the same), rounded up to 1, 2, 6, 11 and 21 queries, x random, difficulty and coverage x
+3 seeds. Took 41 min 41 s on two CPU cores with AVX-512 at revision e2f3580, and 58 min 13 s on
+slower ones. The student has 51 to 56% with one query and 79 to 90% with 21; no strategy is reliably
+better than random questions.
 """
 
 from bridge_jax.study.study import Study
@@ -20,7 +20,7 @@ STRATEGIES = ("random", "difficulty", "coverage")
 
 
 def get_study() -> Study:
-    """Returns the study, one seed after the other, so that a part of it is a study too."""
+    """Returns the study, ordered by seed, so that its first runs are a study too."""
     runs = [
         common.run(
             strategy,

@@ -11,10 +11,10 @@ from configs.triage import EPOCHS, POOL
 
 SEEDS = range(3)
 TRAININGS = tuple(RunConfig().trainings())
-# Steps of the assistant's training, about, with up to 20%: after six it still wrote bare labels.
+# About how many steps the assistant is trained, up to 20%: after six it still wrote bare labels.
 STEPS = 10
-ROW = 80  # Tokens of one of the assistant's sequences, at most.
-MODES = 2  # In which it reads an answer of the teacher: with and without the gold answer shown.
+ROW = 80  # The most tokens in one of the assistant's sequences.
+MODES = 2  # It learns each teacher answer in two modes: with and without the gold answer shown.
 
 
 def layers(count: int) -> str:
@@ -23,7 +23,7 @@ def layers(count: int) -> str:
 
 
 def base() -> RunConfig:
-    """Returns the config that the runs of a study vary; labels are learned as rationales are."""
+    """Returns the config that the runs vary; labels are trained with the student's settings."""
     return override(
         dataclasses.replace(triage.get_config(), compare=(), labels_training=TrainConfig(epochs=0)),
         ["budget.usd=1.0", f"evaluation.assistant_examples={POOL // 8}"],
@@ -33,13 +33,13 @@ def base() -> RunConfig:
 def share(percent: float, modes: int = MODES, pool: int = POOL) -> tuple[str, ...]:
     """Returns the changes that ask about a share of the pool, rounded up.
 
-    Few answers are read more often, for the models that learn from them alone to train enough;
-    many are read by the assistant several at a time.
+    Few answers are read more often, so that the models that learn from them alone train enough; of
+    many answers, the assistant reads several in a row of tokens.
 
     Args:
       percent: of the pool.
-      modes: in which the assistant reads each answer; 1 where it is shown no gold answers.
-      pool: its questions.
+      modes: in how many modes the assistant reads each answer; 1 if no gold answers are shown.
+      pool: number of questions in the pool.
     """
     queries = math.ceil(percent / 100 * pool)
     sequences, as_the_student = modes * queries, round(EPOCHS * pool / queries)

@@ -2,18 +2,19 @@
 
     python -m launch.study --config=configs/studies/direct_vs_bridge.py --workdir=runs/seeds
 
-The runs are the quickstart's: check digits, whose labels tell neither the values nor the procedure.
-The direct students are trained on the teacher's answers to 5% of the pool (the same ones that the
-assistant is trained on) and to all of it, other students on all labels of the pool without a
-teacher. All are trained for as many steps as the student, but for one on labels, which takes four
-times as many.
+The runs are those of the quickstart: check digits, whose labels tell neither the values nor the
+procedure. Direct students are trained on the teacher's answers to 5% of the pool (the same answers
+that the assistant is trained on) and to all of it. Other students are trained on all labels of the
+pool, without a teacher. All are trained for as many steps as the student with an assistant, except
+for one on labels, which takes four times as many.
 
-`make seeds` runs it, over five seeds, each with other questions, values, selection and order of the
-batches.
+`make seeds` runs this study, over five seeds. Each seed has other questions, values, selection and
+order of the batches.
 
 25 runs on two CPU cores. Of these 20 were run, at revision 8709eee, in 2 to 18 minutes each on one
 core: the student has 99.5% with an assistant, 18% without one, 11% with the labels for as many
-steps and 12% for four times as many. The five with all answers of the teacher were not run.
+steps and 12% with the labels for four times as many. The five runs with all answers of the teacher
+were not run.
 """
 
 from bridge_jax.config.io import override
@@ -28,7 +29,7 @@ ON_ALL = (
     f"budget.queries={POOL}",
     "selection.strategy=random",  # All are asked: there is nothing to choose.
     "selection.parts=1",
-    "direct_training.row_tokens=306",  # As many examples a step as the student.
+    "direct_training.row_tokens=306",  # As many examples a step as the student has.
 )
 MEASURED = "evaluation.assistant_examples=100"
 LONG = ("method=labels", f"labels_training.steps={4 * STEPS}")

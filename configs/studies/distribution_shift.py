@@ -1,9 +1,9 @@
-"""Measures what is lost if the labels are of other questions than the pool.
+"""Measures what is lost if the labels come from other questions than those of the pool.
 
     python -m launch.study --config=configs/studies/distribution_shift.py --workdir=runs/practice
 
-The pool has two domains, triage and check digits of samples, two steps each. The assistant warms up
-on both or on one of them, and then scores all of the pool.
+The pool has two domains, triage and check digits of samples, both with two steps. The assistant
+warms up on both domains or on one of them, and then scores the whole pool.
 
 9 runs. Hardware: two CPU cores suffice. Not run with these domains: neither time nor score is
 known.

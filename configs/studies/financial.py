@@ -5,11 +5,12 @@
         --data.path=tatqa.jsonl
 
 The questions are about a table and a text (TAT-QA), and the answers are numbers; the teacher
-replays the derivations that people wrote (`DATA` as in `configs/medical_cpu.py`). Of 80 questions
-(their last 230 tokens or so) four are asked, and 100 others are the test.
+replays the derivations that people wrote (`DATA` as in `configs/medical_cpu.py`). The pool has 80
+questions (their last 230 tokens or so), of which four are asked; 100 others are the test.
 
-9 runs. Took 48 min 54 s on two CPU cores, at times beside tests, with a state of the code before
-the history. Only the form is learned: 0 to 1% are right, with and without an assistant.
+9 runs. Took 48 min 54 s on two CPU cores, at times beside tests, with code from before the history
+of this repository. Only the form of the answers is learned: 0 to 1% are right, with and without an
+assistant.
 """
 
 from bridge_jax.study.study import Study

@@ -2,14 +2,15 @@
 
     python -m launch.study --config=configs/studies/hallucination.py --workdir=runs/practice
 
-Errors are added to 0, 20 or 50% of the rationales: another answer of the task, which the filter by
-gold answers finds, or the reasoning of another example before the right answer, which it cannot
-find. All runs of a seed share the assistant and its rationales. It is shown the gold answers, so it
-makes few errors of its own.
+Errors are added to 0, 20 or 50% of the rationales. An error is either another answer of the task,
+which the filter by gold answers finds, or the reasoning of another example before the right answer,
+which the filter cannot find. All runs of a seed share the assistant and its rationales. The
+assistant is shown the gold answers, so it makes few errors of its own.
 
 36 runs. Took 11 min 43 s on two CPU cores at revision 4f41199, after other studies in the same
 workdir. Without a filter, errors in half of the rationales cost 20 or 21 points. The filter
-recovers 11 of those that wrong answers cost, and none of those that wrong reasoning costs.
+recovers 11 of the points that wrong answers cost, and none of the points that wrong reasoning
+costs.
 """
 
 from bridge_jax.study.study import Study

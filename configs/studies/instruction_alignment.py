@@ -2,7 +2,7 @@
 
     python -m launch.study --config=configs/studies/instruction_alignment.py --workdir=runs/practice
 
-The paper calls the failure without it instruction blindness; the page counts it.
+The paper calls the failure without instruction tuning *instruction blindness*; the page counts it.
 
 9 runs. Took 3 min 35 s on two CPU cores at revision 4f41199, after other studies in the same
 workdir. No effect shows: 75% without instructions, 78% with 120, 81% with 240.

@@ -3,12 +3,13 @@
     python -m launch.study --config=configs/studies/medical.py --workdir=runs/medical_study \
         --data.path=DATA/med_pubmedqa.jsonl
 
-The data and the teacher are those of `configs/medical_cpu.py`: 80 abstracts (their last 170 tokens
-or so), of which four are asked about, and 100 for the test.
+The data and the teacher are those of `configs/medical_cpu.py`: a pool of 80 abstracts (their last
+170 tokens or so), of which four are asked about, and 100 abstracts for the test.
 
-9 runs. Took 2 h 46 min of work, summed over two CPU cores, with a state of the code before the
-history. The student has 51% with chosen and 56% with random questions, and 25% without an
-assistant. Always "yes" has 58%: the form of the answer is learned, not the subject.
+9 runs. Took 2 h 46 min of work, summed over two CPU cores, with code from before the history of
+this repository. The student has 51% with selected and 56% with random questions, and 25% without an
+assistant. Always answering "yes" gives 58%: the student learns the form of the answer, not the
+subject.
 """
 
 from bridge_jax.study.study import Study

@@ -1,12 +1,12 @@
-"""Measures whether the method helps when the answer is free text.
+"""Measures whether the method helps if the answer is free text.
 
     python -m launch.study --config=configs/studies/open_ended.py --workdir=runs/practice
 
-The answer is an explanation in a sentence; the score is its ROUGE-L with the gold one (extra
+The answer is an explanation in a sentence; its score is the ROUGE-L with the gold answer (extra
 `[tf-text]`). An answer that reaches 0.8 counts as right, for the filter and for the accuracy.
 
 15 runs. Took 13 min 36 s on two CPU cores at revision 4f41199, after other studies in the same
-workdir. The student has 99% with an assistant, 67% without, and 99% with the labels alone.
+workdir. The student has 99% with an assistant, 67% without one, and 99% with the labels alone.
 """
 
 from bridge_jax.study.study import Study
@@ -16,7 +16,7 @@ OPEN = (
     "data.kind=text",
     "data.min_rouge=0.8",
     "generation.max_new_tokens=36",
-    "max_prompt_tokens=64",  # With the gold text that the assistant is shown.
+    "max_prompt_tokens=64",  # Includes the gold text that the assistant is shown.
     *(f"{training}.row_tokens=240" for training in common.TRAININGS),
     "assistant_training.row_tokens=104",
 )

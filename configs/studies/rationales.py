@@ -1,23 +1,24 @@
-"""Compares the quickstart with a single try, and with training on one's own rationales.
+"""Compares the quickstart with a single try, and with an assistant trained on its own rationales.
 
     python -m launch.study --config=configs/studies/rationales.py --workdir=runs/seeds
 
-The runs are the quickstart's; those of `direct_vs_bridge` are reused in its workdir. None of the
-changes costs a teacher query. *No further tries*: where a rationale is rejected, the student learns
-the label. In the quickstart four more are sampled there at temperature 0.7, and the first that ends
-in the right answer is kept. *Rejected left out*: where no try is right, the student does not learn
-the label either. *One round*: the assistant is trained on what was kept before it writes for the
-student.
+The runs are those of the quickstart; in the workdir of `direct_vs_bridge`, its runs are reused.
+None of the changes costs a teacher query. *No further tries*: if a rationale is rejected, the
+student learns the label. (The quickstart instead samples four more at temperature 0.7, and keeps
+the first that ends in the right answer.) *Rejected left out*: if no try is right, the student does
+not learn the label either. *One round*: before the assistant writes for the student, it is trained
+on its own kept rationales.
 
 Written down before the first run, on a task of nine values: five seeds, each with 200 test
-questions. The student of seeds 0 and 1 had 75.5 and 73.5%. If paired differences deviate by 5
-points from seed to seed, five seeds can detect a mean difference of 6 points or more (t = 2.78).
+questions. The students of seeds 0 and 1 had 75.5 and 73.5%. If the paired differences of the seeds
+have a standard deviation of 5 points, five seeds can detect a mean difference of 6 points or more
+(t = 2.78).
 
-20 runs on two CPU cores, five of them of `direct_vs_bridge`; the others reuse its assistant and
-take about six minutes each, a round longer. Not run since questions name five items. With four, at
-revision e0afd18, further tries added 3 points (-2 to 8) to the student's 92%. With three items of
-nine values, asked at once, tries added 8 points (1 to 17) to 66% at 3188a1a, and at ba433c3 three
-seeds without what was rejected gained 2.5.
+20 runs on two CPU cores. Five of them are runs of `direct_vs_bridge`; the others reuse their
+assistants and take about six minutes each, longer with a round. Not run since questions name five
+items. With four, at revision e0afd18, the student had 92%, and further tries added 3 points (-2 to
+8). With three items of nine values, asked at once, further tries added 8 points (1 to 17) to 66% at
+3188a1a, and at ba433c3 three seeds gained 2.5 when rejected questions were left out.
 """
 
 from bridge_jax.study.study import Study
@@ -25,7 +26,7 @@ from configs.studies.direct_vs_bridge import BRIDGE, SEEDS, run
 
 ROUND = (
     "rationales.rounds=1",
-    "round_training.steps=90",  # As many as the first training took.
+    "round_training.steps=90",  # As many as the first training takes.
     "round_training.batch_rows=2",
     "round_training.row_tokens=112",
     "round_training.learning_rate=1e-4",

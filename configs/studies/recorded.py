@@ -1,7 +1,7 @@
 """Builds the studies on real questions with a recorded teacher. Not a study itself.
 
 Sized for two CPU cores: the student has 6 of SmolLM2-135M's 30 layers, the assistant all of them. A
-step takes one row, so that the assistant is trained for enough steps on a handful of answers.
+step takes one row, so that a handful of answers trains the assistant for enough steps.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from bridge_jax.study.study import Study, StudyRun
 from configs import medical_cpu
 from configs.studies import common
 
-POOL, TEST = 80, 100  # Questions; of the pool four are asked.
+POOL, TEST = 80, 100  # Questions; four of the pool are asked.
 EPOCHS = 1
 VARIANTS = {
     "random": ["selection.strategy=random"],
@@ -23,13 +23,13 @@ VARIANTS = {
 def study(name: str, question: str, row: int, changes: Sequence[str]) -> Study:
     """Returns a study of 5% of the pool: questions chosen, at random, or without an assistant.
 
-    The direct student learns from the very answers that the assistant of `coverage` learned from,
-    for as many steps as the others, or fewer where the teacher was wrong.
+    The direct student learns from the same answers that the assistant of `coverage` learns from,
+    for as many steps as the other students, or fewer if the teacher was wrong.
 
     Args:
-      name, question: of the study.
-      row: tokens that hold the longest example, with the longest recorded rationale.
-      changes: to `configs/medical_cpu.py`.
+      name, question: those of the study.
+      row: tokens of a row; they hold the longest example with its longest recorded rationale.
+      changes: changes to `configs/medical_cpu.py`.
     """
     queries = POOL // 20
     small = [

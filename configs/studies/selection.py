@@ -3,8 +3,8 @@
     python -m launch.study --config=configs/studies/selection.py --workdir=runs/practice
 
 21 runs. Took 13 min 27 s on two CPU cores at revision 4f41199, after `baselines` in the same
-workdir, whose two shared variants it does not count. No strategy is better than random questions:
-70 to 80% against 83%.
+workdir; the two variants that both studies share are not counted. No strategy is better than random
+questions: 70 to 80% against 83%.
 """
 
 from bridge_jax.study.study import Study
