@@ -14,7 +14,8 @@ tokens of thinking.
 
 GPQA has another kind of answer: pass its kind and the columns of its file,
 
-    --config.data.kind=choice --config.data.source=hf --config.data.columns='question:Question,answer:Correct Answer,\
+    --config.data.kind=choice --config.data.source=hf \
+    --config.data.columns='question:Question,answer:Correct Answer,\
 choices:Correct Answer|Incorrect Answer 1|Incorrect Answer 2|Incorrect Answer 3'
 
 The options are ordered by a hash of their text, since in the file the right one is the first.
