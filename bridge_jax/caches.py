@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from bridge_jax import atomic, shown
+from bridge_jax import atomic, display
 from bridge_jax.parallel import hosts
 
 _FORMAT = 1
@@ -92,7 +92,7 @@ def write(
         entry = {"format": _FORMAT, "facts": dict(facts), "sha256": digests}
         atomic.replace(path_of(folder, name, "json"), json.dumps(entry, indent=2))
     except OSError as error:
-        shown.complain(
+        display.print_error(
             f"{folder}: {error.strerror or error}; nothing can be cached there, so the next "
             "start recomputes it"
         )

@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from bridge_jax import shown
+from bridge_jax import display
 from bridge_jax.parallel import hosts
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -74,12 +74,12 @@ def _bar(description: str, total: int, unit: str) -> Iterator[Advance]:
         console=Console(stderr=True),
     )
     with progress:
-        task = progress.add_task(shown.line(description), total=total, unit=unit, info="")
+        task = progress.add_task(display.line(description), total=total, unit=unit, info="")
         last: dict[str, Any] = {}
 
         def advance(n: int = 1, **info: Any) -> None:
             last.update(info)
-            progress.update(task, advance=n, info=shown.line(_words(last)))
+            progress.update(task, advance=n, info=display.line(_words(last)))
 
         yield advance
 
@@ -99,7 +99,7 @@ def _lines(description: str, total: int, unit: str) -> Iterator[Advance]:
     last: dict[str, Any] = {}
 
     def say(*parts: str) -> None:
-        shown.complain(shown.line("  ".join(part for part in parts if part)))
+        display.print_error(display.line("  ".join(part for part in parts if part)))
 
     def advance(n: int = 1, **info: Any) -> None:
         nonlocal done, printed

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from bridge_jax import methods, shown
+from bridge_jax import display, methods
 from bridge_jax.config import RunConfig
 from bridge_jax.config.io import to_json
 from bridge_jax.data.example import with_task_text
@@ -24,13 +24,13 @@ from bridge_jax.methods.held_out import HELD_OUT_DEV, HeldOut
 from bridge_jax.methods.inputs import CACHE, INSTRUCTIONS, Inputs
 from bridge_jax.methods.teacher import PlannedRequests
 from bridge_jax.parallel import hosts
-from bridge_jax.pipeline import leases, provenance, storage
+from bridge_jax.pipeline import locks, provenance, storage
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.execution import Execution, StageOutcome
 from bridge_jax.pipeline.files import read_json, write_json, write_rows
 from bridge_jax.pipeline.stages import Stage, deep_keys
 from bridge_jax.pipeline.storage import Store
-from bridge_jax.planning.outlook import Outlook, outlook
+from bridge_jax.planning.dry_run import DryRun, dry_run
 from bridge_jax.progress import duration
 from bridge_jax.report import page
 from bridge_jax.text import prompts
@@ -109,7 +109,7 @@ class Run:
                 continue
             if not storage.damage(self.workdir / name, made, self._hashes):
                 found.append(name)
-        return frozenset(hosts.agree(found))
+        return frozenset(hosts.broadcast(found))
 
     def check(self) -> None:
         """Checks data, models and hosts before anything is trained; lists bad rows in the workdir.
@@ -140,7 +140,7 @@ class Run:
         written.pop(provenance.FIELD, None)
         there = written == to_json(self.config) and (self.workdir / "report.json").is_file()
         try:
-            return hosts.agree(there) and self.execution().is_done(careful)
+            return hosts.broadcast(there) and self.execution().is_done(careful)
         finally:
             self._hashes.save()
 
@@ -150,11 +150,11 @@ class Run:
         The result is empty if no teacher has to be paid. All processes of a run call this.
         """
         execution = self.execution()
-        asks = methods.paying(self.stages)
+        asks = methods.teacher_stages(self.stages)
         finished = [execution.may_be_finished(stage.name) for stage in asks]
         if all(finished):
             return {}
-        counted = methods.asking(asks)
+        counted = methods.annotation_stages(asks)
         counted += [stage for stage in asks if isinstance(stage.params, HeldOut)]
         is_all, plans = len(counted) == len(asks), self._planned(asks)
         found = teacher.quote(self.config, plans, is_all, self.inputs.count, self.workdir)
@@ -170,7 +170,7 @@ class Run:
           UserError: the key is missing, or the budget cannot pay for one request.
         """
         execution = self.execution()
-        asks = methods.paying(self.stages)
+        asks = methods.teacher_stages(self.stages)
         to_ask = [stage for stage in asks if not execution.may_be_finished(stage.name)]
         if not to_ask or not hosts.is_first():
             return ""
@@ -181,7 +181,7 @@ class Run:
     def _planned(self, asks: Sequence[Stage]) -> list[PlannedRequests]:
         """Returns the plans of stages that ask the teacher; the parts of a selection have one."""
         inputs, plans = self.inputs, []
-        of_parts = methods.asking(asks)
+        of_parts = methods.annotation_stages(asks)
         for stage in asks:
             params = stage.params
             if isinstance(params, HeldOut):
@@ -197,7 +197,7 @@ class Run:
     def run(
         self,
         console: Console,
-        heading: Callable[[], Sequence[shown.Part]] | None = None,
+        heading: Callable[[], Sequence[display.Part]] | None = None,
         quiet: bool = False,
         confirm: Callable[[Mapping[str, Quote]], None] | None = None,
     ) -> dict[str, Any]:
@@ -217,24 +217,26 @@ class Run:
           StageBusy: another process is running a stage that this run needs next.
           UserError: the run cannot work.
         """
-        with leases.lock(self.workdir):
+        with locks.lock(self.workdir):
             self.check()
             warning = self._check_teacher()
             if heading:
-                shown.say(console, *heading())
+                display.say(console, *heading())
                 for note in self.notes():
-                    shown.say(console, (note, "yellow"))
+                    display.say(console, (note, "yellow"))
             if warning:
-                shown.say(console, (warning, "yellow"))
+                display.say(console, (warning, "yellow"))
             quotes = self.quotes() if confirm else {}
             if confirm and quotes and hosts.is_first():
                 confirm(quotes)
             self._begin()
             for outcome in self.execution().run():
                 _tell(outcome, console, quiet)
-            return hosts.agree(page.write(self.workdir, self._hashes) if hosts.is_first() else None)
+            return hosts.broadcast(
+                page.write(self.workdir, self._hashes) if hosts.is_first() else None
+            )
 
-    def outlook(self) -> Outlook:
+    def dry_run(self) -> DryRun:
         """Checks the run and returns what it would do; nothing is written, trained or paid.
 
         Raises:
@@ -244,12 +246,12 @@ class Run:
         done = self.execution().done_before()
         to_run = {stage.name for stage in self.stages} - done.keys()
         quotes = list(self.quotes().values())
-        return outlook(self.config, self.stages, self.inputs, done, to_run, quotes)
+        return dry_run(self.config, self.stages, self.inputs, done, to_run, quotes)
 
-    def heading(self) -> tuple[shown.Part, ...]:
+    def heading(self) -> tuple[display.Part, ...]:
         """Returns a line on the data, the budget and the devices of the run."""
         inputs = self.inputs
-        queries = self.config.budget.queries if methods.paying(self._plan) else 0
+        queries = self.config.budget.queries if methods.teacher_stages(self._plan) else 0
         return (
             (self.config.name, "bold"),
             f": {len(inputs.pool):,} examples in the pool, "
@@ -330,7 +332,7 @@ class Run:
         return found
 
     def _begin(self) -> None:
-        facts = data_facts.of(self.config, self._plan, self.inputs)
+        facts = data_facts.collect(self.config, self._plan, self.inputs)
         made_with = provenance.made_with() | {"data": facts["sha256"]}
         whole = to_json(self.config) | {provenance.FIELD: made_with}
         write_json(self.workdir / "config.json", whole)
@@ -358,11 +360,11 @@ def bad_rows_listed(workdir: Path) -> Iterator[None]:
 
 def _tell(outcome: StageOutcome, console: Console, quiet: bool) -> None:
     if outcome.why:
-        shown.say(console, (f"  {outcome.name}: {outcome.why}", "yellow"))
+        display.say(console, (f"  {outcome.name}: {outcome.why}", "yellow"))
     if outcome.cached and quiet:
         return
     note = "done before" if outcome.cached else duration(outcome.seconds)
-    shown.say(console, f"  {outcome.name:<33} {note}")
+    display.say(console, f"  {outcome.name:<33} {note}")
 
 
 def _list_bad_rows(workdir: Path, bad: BadRows) -> None:

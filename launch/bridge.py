@@ -6,7 +6,7 @@ bridge COMMAND [--help] [--version] ...
 import runpy
 import sys
 
-from bridge_jax import shown
+from bridge_jax import display
 from bridge_jax.errors import nearest
 from launch.overrides import version
 
@@ -35,7 +35,7 @@ def main() -> None:
     elif name == "--version":
         print(version())
     else:
-        shown.complain(
+        display.print_error(
             f"error: unknown command {name}; did you mean bridge {nearest(name, COMMANDS)}? See "
             "bridge --help"
         )

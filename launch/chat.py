@@ -19,7 +19,7 @@ from rich.segment import Segment
 from rich.spinner import Spinner
 from rich.text import Text
 
-from bridge_jax import shown
+from bridge_jax import display
 from bridge_jax.data.answers import ANSWER_MARK, cut_completion
 from bridge_jax.errors import UserError
 from bridge_jax.text.prompts import system_message_of, with_budget
@@ -67,7 +67,7 @@ def main(assignments: list[str]) -> int:
     out = Console(highlight=False, force_terminal=None if interactive else False)
     notes = Console(highlight=False, stderr=True, force_terminal=None if interactive else False)
     try:
-        loading = shown.text(f"loading {_MODEL.value}")
+        loading = display.text(f"loading {_MODEL.value}")
         with notes.status(loading) if interactive else contextlib.nullcontext():
             model, conversation, remarks = load()
         for note in remarks:
@@ -203,7 +203,7 @@ def show_plain(pieces: Iterator[str], reply: "ChatReply", out: Console) -> None:
     to_screen = sys.stdout.isatty()
     try:
         for piece in pieces:
-            out.out(shown.plain(piece) if to_screen else piece, end="", highlight=False)
+            out.out(display.plain(piece) if to_screen else piece, end="", highlight=False)
     finally:
         out.out("\n", highlight=False)
 
@@ -243,7 +243,7 @@ def layout(reply: str, complete: bool) -> Text:
 
     A complete reply without an answer is shown plain; an incomplete one counts as a rationale.
     """
-    reply = shown.plain(reply)
+    reply = display.plain(reply)
     rationale, answer, rest = cut_completion(reply)
     if answer is None:
         return Text(rationale, "" if complete else "dim")
@@ -261,7 +261,7 @@ def summary(reply: "ChatReply") -> str:
 
 def say(notes: Console, text: str) -> None:
     """Prints a note, dim."""
-    notes.print(shown.text((text, "dim")), soft_wrap=not notes.is_terminal)
+    notes.print(display.text((text, "dim")), soft_wrap=not notes.is_terminal)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
-from bridge_jax import shown
+from bridge_jax import display
 from bridge_jax.errors import Lost, UserError
 
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "Address of process 0, HOST:PORT.")
@@ -47,7 +47,7 @@ def join() -> None:
     who = "" if _PROCESS.value is None else f"process {_PROCESS.value} of {_PROCESSES.value}: "
 
     def give_up() -> None:
-        shown.complain(
+        display.print_error(
             f"error: {who}the processes did not all join within --join_timeout={_JOIN.value} s; "
             "check that each of them is started with the same --coordinator and --num_processes, "
             "and can reach the coordinator's port"

@@ -7,7 +7,7 @@ from pathlib import Path
 from absl import flags
 from rich.console import Console
 
-from bridge_jax import shown
+from bridge_jax import display
 from bridge_jax.errors import UserError
 from bridge_jax.ledger import consent
 from bridge_jax.ledger.consent import Quote
@@ -17,7 +17,7 @@ _YES = flags.DEFINE_bool("yes", False, "Pay the teacher, within the budget, with
 Confirm = Callable[[Mapping[str, Quote]], None]
 
 
-def asking(workdir: Path, console: Console) -> Confirm:
+def make_confirm(workdir: Path, console: Console) -> Confirm:
     """Returns the function that asks the user to agree to quotes, unless they agreed before.
 
     It raises a `UserError` if the user does not agree. The agreement is recorded in `workdir`.
@@ -30,7 +30,7 @@ def asking(workdir: Path, console: Console) -> Confirm:
         times = "once" if queries == 1 else f"{queries:,} times"
         what = f"{names} {times}, for at most {usd}"
         if _YES.value:
-            shown.say(console, f"asking {what} (--yes)")
+            display.say(console, f"asking {what} (--yes)")
         elif not (sys.stdin.isatty() and sys.stdout.isatty()):
             raise UserError(
                 f"this would ask {what}, but there is no terminal to confirm on; pass --yes, or "
@@ -48,7 +48,7 @@ def asking(workdir: Path, console: Console) -> Confirm:
 
 def _agrees(what: str) -> bool:
     try:
-        answer = input(f"Ask {shown.line(what)}? [y/N] ")
+        answer = input(f"Ask {display.line(what)}? [y/N] ")
     except EOFError:
         return False
     return answer.strip().lower() in ("y", "yes")

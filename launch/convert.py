@@ -20,7 +20,7 @@ from pathlib import Path
 
 from absl import flags
 
-from bridge_jax import atomic, shown
+from bridge_jax import atomic, display
 from launch.overrides import run_main
 
 SOURCES = ("pubmedqa", "legalbench", "tatqa_numbers", "tatqa_spans")
@@ -57,11 +57,11 @@ def main(_: list[str]) -> None:
     splits = collections.Counter(row["split"] for row in found.rows)
     counted = ", ".join(f"{splits[part]:,} {part}" for part in ("train", "dev", "test"))
     console = Console(highlight=False)
-    shown.say(console, f"{out}: {counted}")
+    display.say(console, f"{out}: {counted}")
     for reason, count in found.left_out.items():
-        shown.say(console, f"left out: {count:,} x {reason}")
+        display.say(console, f"left out: {count:,} x {reason}")
     if found.bad.rows:
-        shown.complain(found.bad.summary())
+        display.print_error(found.bad.summary())
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def main(assignments: list[str]) -> None:
     from bridge_jax.config import RunConfig
     from bridge_jax.data import guessing
     from bridge_jax.data.rows import BadRowsError
-    from bridge_jax.planning import looking, proposal
+    from bridge_jax.planning import inspection, proposal
 
     logging.set_verbosity(logging.WARNING)
     console = Console(highlight=False, stderr=_JSON.value)
@@ -53,27 +53,27 @@ def main(assignments: list[str]) -> None:
         config = override(proposal.starting(data), assignments)
     check(config)
     for guessed in said:
-        looking.say(console, f"Guessed: {guessed}")
+        inspection.say(console, f"Guessed: {guessed}")
     try:
-        seen = looking.look(config)
+        seen = inspection.inspect(config)
     except BadRowsError as error:
         if not error.bad.cause:
-            looking.show_bad_rows(console, error.bad, data.path)
+            inspection.show_bad_rows(console, error.bad, data.path)
         raise UserError(str(error).partition("\n")[0]) from None
     if not settings.is_given():
         longest = max(seen.most.values())
         config = proposal.fitted(config, seen.max_prompt_tokens, longest, seen.splits)
         config = override(config, assignments)
         seen = dataclasses.replace(seen, config=config)
-    looking.show_bad_rows(console, seen.splits.bad, data.path)
+    inspection.show_bad_rows(console, seen.splits.bad, data.path)
     if _JSON.value:
         print(json.dumps(seen.to_json(), indent=2))
     else:
-        looking.show(console, seen, _ROWS.value)
+        inspection.show(console, seen, _ROWS.value)
     if _WRITE.value:
         told = proposal.docstring(config, _WRITE.value, seen.splits)
         Path(_WRITE.value).write_text(proposal.as_python(config, told), "utf-8")
-        looking.say(console, f"\nWrote {_WRITE.value}; its first lines say how to run it.")
+        inspection.say(console, f"\nWrote {_WRITE.value}; its first lines say how to run it.")
 
 
 def _check_flags(assignments: list[str]) -> None:

@@ -36,7 +36,7 @@ def main(assignments: list[str]) -> None:
     import jax.numpy as jnp
     from rich.console import Console
 
-    from bridge_jax import shown
+    from bridge_jax import display
     from bridge_jax.config import ModelConfig
     from bridge_jax.models.hub import checkpoint, export
     from bridge_jax.models.hub.files import licence_of, locate
@@ -86,9 +86,9 @@ def main(assignments: list[str]) -> None:
     use = f"PEFT loads it beside {selected.checkpoint}"
     if not _ADAPTER.value:
         use = f"Try it: python -m launch.chat --model={out}"
-    shown.say(Console(), f"{out}: {size / 1e6:,.0f} MB. {use}")
+    display.say(Console(), f"{out}: {size / 1e6:,.0f} MB. {use}")
     if _PUSH.value:
-        shown.say(Console(), f"pushed to {export.push(out, _PUSH.value, _PUBLIC.value)}")
+        display.say(Console(), f"pushed to {export.push(out, _PUSH.value, _PUBLIC.value)}")
 
 
 def _check_adapter(model: "ModelConfig") -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from absl import app, flags, logging
 
 import bridge_jax
-from bridge_jax import shown
+from bridge_jax import display
 from bridge_jax.errors import EXIT_CODE, Lost, Preempted, UserError
 from bridge_jax.revision import revision
 
@@ -77,11 +77,11 @@ def run_main(
                 os._exit(2)
             return 2
         except Lost as error:
-            shown.complain(str(error))
+            display.print_error(str(error))
             sys.stdout.flush()
             os._exit(EXIT_CODE)  # As above.
         except (KeyboardInterrupt, Preempted) as error:
-            shown.complain(f"\ninterrupted{'; ' + on_interrupt if on_interrupt else ''}")
+            display.print_error(f"\ninterrupted{'; ' + on_interrupt if on_interrupt else ''}")
             return 130 if isinstance(error, KeyboardInterrupt) else EXIT_CODE
 
     app.run(guarded, argv=theirs, flags_parser=lambda argv: _answered(lambda: flags.FLAGS(argv)))
@@ -96,9 +96,9 @@ def version() -> str:
 def show_plainly() -> None:
     """Escapes control characters in log lines and tracebacks."""
     handler = logging.get_absl_handler().python_handler
-    if not isinstance(handler.formatter, shown.PlainFormatter):
-        handler.setFormatter(shown.PlainFormatter(handler.formatter))
-    sys.excepthook = shown.print_traceback
+    if not isinstance(handler.formatter, display.PlainFormatter):
+        handler.setFormatter(display.PlainFormatter(handler.formatter))
+    sys.excepthook = display.print_traceback
 
 
 def _help(main: Callable[..., Any], wanted: str, takes_config: bool) -> str:
@@ -116,16 +116,16 @@ def _answered(answer: Callable[[], Any]) -> Any:
     try:
         return answer()
     except flags.Error as error:
-        shown.complain(f"error: {error}\nSee --help.")
+        display.print_error(f"error: {error}\nSee --help.")
     except UserError as error:
         _complain(error)
     sys.exit(2)
 
 
 def _complain(error: UserError) -> None:
-    shown.complain(f"error: {error}")
+    display.print_error(f"error: {error}")
     for note in getattr(error, "__notes__", ()):
-        shown.complain(f"  {note}")
+        display.print_error(f"  {note}")
 
 
 def _is_joined() -> bool:

@@ -45,7 +45,7 @@ def main(assignments: list[str]) -> None:
     # These imports take seconds, so a mistyped flag is reported before them.
     from rich.console import Console
 
-    from bridge_jax import shown
+    from bridge_jax import display
     from bridge_jax.methods.checks import meshes_of, validate
     from bridge_jax.methods.input_checks import notes_on
     from bridge_jax.parallel.chips import GIB
@@ -69,7 +69,7 @@ def main(assignments: list[str]) -> None:
             text = f"compiling {stage} ({len(planned) + 1} of {len(works)})"
             status.update(text)
             if not console.is_terminal:
-                shown.complain(text)
+                display.print_error(text)
 
         for stage in plan.plan_stages(config, works, meshes, chip, begins):
             planned.append(stage)
@@ -86,7 +86,7 @@ def main(assignments: list[str]) -> None:
     else:
         tables.show(console, config, meshes, planned, spending, name, resident, _PRICE.value)
     for note in notes_on(config, stages, meshes):
-        shown.say(console, note)
+        display.say(console, note)
     if _SHARDINGS.value:
         for role, (mesh, _, _) in meshes.items():
             tables.show_shardings(console, role, plan.decoder_config(config, role, mesh), mesh)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from absl import flags, logging
 
-from bridge_jax import shown
+from bridge_jax import display
 from launch.overrides import run_main
 
 _MODEL = flags.DEFINE_string(
@@ -49,7 +49,7 @@ def main(assignments: list[str]) -> int:
     from bridge_jax.config.io import override
     from bridge_jax.evaluation.intervals import wilson
     from bridge_jax.pipeline.artifacts import Role
-    from bridge_jax.report import words
+    from bridge_jax.report import formatting
     from bridge_jax.serving import models
     from bridge_jax.serving.predict import predict
 
@@ -63,25 +63,25 @@ def main(assignments: list[str]) -> int:
     least = asking.least_confidence
     counts, notes = predict(found, asking, out, _GOLD.value, _BUDGET.value or 0)
     for note in notes:
-        shown.say(console, (note, "yellow"))
-    shown.say(console, f"{out}: {counts.rows:,} rows")
+        display.say(console, (note, "yellow"))
+    display.say(console, f"{out}: {counts.rows:,} rows")
     if counts.unparsed:
-        shown.say(console, f"{counts.unparsed:,} have no readable answer")
+        display.say(console, f"{counts.unparsed:,} have no readable answer")
     if least:
-        shown.say(
+        display.say(
             console, f"{counts.trusted:,} are trusted, with a confidence of {least:g} or more"
         )
     if counts.errors:
         text = f"{counts.errors:,} have an error, the first in {counts.first_error}"
-        shown.say(console, (text, "yellow"))
+        display.say(console, (text, "yellow"))
     measured = {"questions": (counts.correct, counts.compared)}
     if least:
         measured["trusted ones"] = counts.trusted_correct, counts.trusted_compared
     for name, (right, compared) in measured.items():
         if compared:
-            share = words.percent(right / compared)
-            interval = words.interval(list(wilson(right, compared)))
-            shown.say(console, f"accuracy {share} ({interval}, 95%) on {compared:,} {name}")
+            share = formatting.percent(right / compared)
+            interval = formatting.interval(list(wilson(right, compared)))
+            display.say(console, f"accuracy {share} ({interval}, 95%) on {compared:,} {name}")
     return 1 if counts.errors else 0
 
 

@@ -18,11 +18,11 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from bridge_jax import shown
+from bridge_jax import display
 from bridge_jax.errors import UserError
 from bridge_jax.ledger import accounts
 from bridge_jax.ledger.accounts import OUTCOMES, Entry, LedgerBill
-from bridge_jax.pipeline.leases import lock
+from bridge_jax.pipeline.locks import lock
 from bridge_jax.study import RUNS_FILE
 from launch.overrides import run_main
 
@@ -53,9 +53,12 @@ def main(assignments: list[str]) -> None:
     elif LEDGER.value or CSV.value:
         _show_ledger(workdir, Console())
     else:
-        from bridge_jax.report import page, words  # Takes seconds, and the ledger does not need it.
+        from bridge_jax.report import (  # Takes seconds, and the ledger does not need it.
+            formatting,
+            page,
+        )
 
-        words.print_summary(page.write(workdir), Console())
+        formatting.print_summary(page.write(workdir), Console())
 
 
 def _show_study(workdir: Path, console: Console) -> None:
@@ -68,14 +71,14 @@ def _show_study(workdir: Path, console: Console) -> None:
     if not result["advice"]:
         raise UserError(f"--workdir={workdir}: its x is not a budget, or it has too few runs")
     for sentence in study_page.answers(result, ACCURACY.value, QUERIES.value):
-        shown.say(console, f"Advice   {sentence}")
+        display.say(console, f"Advice   {sentence}")
 
 
 def _write_off(workdir: Path, job_id: str) -> None:
     account = _account(workdir)
     with lock(workdir):
         count = accounts.write_off(account, job_id)
-    shown.say(
+    display.say(
         Console(),
         f"{job_id} is closed: {count:,} of its requests have no answer. They count as "
         "possibly billed; the run asks them again if its caps have room.",
@@ -95,7 +98,7 @@ def _show_ledger(workdir: Path, console: Console) -> None:
     print_ledger(entries, run, _budget(workdir / "config.json"), console)
     if CSV.value:
         accounts.write_csv(entries, Path(CSV.value))
-        shown.say(console, f"\n{len(entries.entries):,} requests written to {CSV.value}")
+        display.say(console, f"\n{len(entries.entries):,} requests written to {CSV.value}")
 
 
 def _budget(config: Path) -> dict[str, Any]:
@@ -120,44 +123,44 @@ def print_ledger(
       budget: the run's `BudgetConfig` as JSON values; empty if it is not known.
       console: where to print.
     """
-    shown.say(console, f"Ledger   {bill.path}")
+    display.say(console, f"Ledger   {bill.path}")
     if bill.of(run):
         console.print(_bill(bill, run))
     else:
         name = "This study" if run is None else "This run"
-        shown.say(console, f"{name} has sent no requests yet.")
+        display.say(console, f"{name} has sent no requests yet.")
     paid, rest = _by_payment(bill, run)
     queries, usd = _queries(len(paid)), f"${_usd(paid)}"
     if budget:
         queries = f"{len(paid):,} of {budget['queries']:,} queries"
         usd += f" of ${budget['usd']:,.2f}"
-    shown.say(console, f"\nPaid     {queries}, {usd}")
+    display.say(console, f"\nPaid     {queries}, {usd}")
     if rest:
-        shown.say(
+        display.say(
             console,
             f"Also     {_queries(len(rest))} without an answer, up to ${_usd(rest)}; "
             "the caps count them",
         )
     _print_unknown([entry for entry in rest if entry.outcome == "unknown"], console)
     if len(bill.runs) > 1:
-        table = shown.table("Run", "Answers", "US dollars", "Without an answer")
+        table = display.table("Run", "Answers", "US dollars", "Without an answer")
         for key, name in bill.runs.items():
             paid, rest = _by_payment(bill, key)
-            words = shown.cell(f"{name} (this run)" if key == run else name)
-            table.add_row(words, f"{len(paid):,}", _usd(paid), f"{len(rest):,}")
-        shown.say(console, "\nRuns that share this ledger")
+            formatting = display.cell(f"{name} (this run)" if key == run else name)
+            table.add_row(formatting, f"{len(paid):,}", _usd(paid), f"{len(rest):,}")
+        display.say(console, "\nRuns that share this ledger")
         console.print(table)
 
 
 def _bill(bill: LedgerBill, run: str | None) -> Table:
     columns = ("Teacher", "Outcome", "Queries", "Tokens in", "Tokens out", "US dollars")
-    table, before = shown.table(*columns, words=2), None
+    table, before = display.table(*columns, words=2), None
     for (model, batch, outcome), line in bill.lines(run).items():
         name = f"{model} (batch)" if batch else model
         counts = (line.queries, line.input_tokens, line.output_tokens)
         usd = f"{line.nanodollars / 10**9:,.6f}"
         table.add_row(
-            shown.cell("" if name == before else name),
+            display.cell("" if name == before else name),
             OUTCOMES[outcome],
             *(f"{count:,}" for count in counts),
             usd if outcome in _PAID else f"≤ {usd}",
@@ -175,13 +178,13 @@ def _print_unknown(unknown: Sequence[Entry], console: Console) -> None:
         "requests shows whether; they were sent at these times.",
         highlight=False,
     )
-    table = shown.table("Example", "Teacher", "Sent (UTC)", "US dollars", words=2)
+    table = display.table("Example", "Teacher", "Sent (UTC)", "US dollars", words=2)
     for entry in unknown[:_MOST_LISTED]:
-        words = (shown.cell(entry.example_id), shown.cell(entry.model))
-        table.add_row(*words, accounts.utc(entry.reserved_at), f"≤ {_usd([entry])}")
+        formatting = (display.cell(entry.example_id), display.cell(entry.model))
+        table.add_row(*formatting, accounts.utc(entry.reserved_at), f"≤ {_usd([entry])}")
     console.print(table)
     if (more := len(unknown) - _MOST_LISTED) > 0:
-        shown.say(console, f"and {more:,} more; --csv=FILE lists all of them")
+        display.say(console, f"and {more:,} more; --csv=FILE lists all of them")
 
 
 def _by_payment(bill: LedgerBill, run: str | None) -> tuple[list[Entry], list[Entry]]:

@@ -42,11 +42,11 @@ def main(assignments: list[str]) -> None:
     cluster.join()
     from rich.console import Console
 
-    from bridge_jax import shown
+    from bridge_jax import display
     from bridge_jax.parallel import hosts
-    from bridge_jax.planning import outlook
+    from bridge_jax.planning import dry_run
     from bridge_jax.progress import duration
-    from bridge_jax.report import words
+    from bridge_jax.report import formatting
     from bridge_jax.runs import Run
 
     began = time.perf_counter()
@@ -54,14 +54,14 @@ def main(assignments: list[str]) -> None:
     console = Console(highlight=False, quiet=not hosts.is_first())
     if _DRY_RUN.value:
         run = Run(config, workdir, phase=_STOP_AFTER.value, keeps=False)
-        outlook.show(run.outlook(), console, run.heading(), run.notes())
+        dry_run.show(run.dry_run(), console, run.heading(), run.notes())
         return
     cluster.keep_compilations(workdir)
-    confirm = consent.asking(workdir, console)
+    confirm = consent.make_confirm(workdir, console)
     with cluster.together(workdir):
         run = Run(config, workdir, phase=_STOP_AFTER.value)
-        words.print_summary(run.run(console, run.heading, confirm=confirm), console)
-    shown.say(console, f"this command took {duration(time.perf_counter() - began)}")
+        formatting.print_summary(run.run(console, run.heading, confirm=confirm), console)
+    display.say(console, f"this command took {duration(time.perf_counter() - began)}")
 
 
 if __name__ == "__main__":

@@ -32,11 +32,11 @@ def main(assignments: list[str]) -> None:
     # These imports take seconds, so a mistake in the config is reported before them.
     from rich.console import Console
 
-    from bridge_jax import shown
+    from bridge_jax import display
     from bridge_jax.errors import UserError
     from bridge_jax.parallel import hosts
     from bridge_jax.pipeline.files import write_json
-    from bridge_jax.pipeline.leases import held
+    from bridge_jax.pipeline.locks import held
     from bridge_jax.runs import bad_rows_listed
     from launch.study_runs import Runs, take_turns
 
@@ -54,10 +54,10 @@ def main(assignments: list[str]) -> None:
         write_json(workdir / RUNS_FILE, study.to_json())
     with cluster.together(workdir):
         runs = Runs(study, workdir, _KEEP.value, console)
-        runs.confirm(chosen, consent.asking(workdir, console))
+        runs.confirm(chosen, consent.make_confirm(workdir, console))
         taken = take_turns(chosen, runs.attempt)
         if taken:
-            shown.say(
+            display.say(
                 console,
                 f"other processes are still running {len(taken)} runs; the last one to finish "
                 "writes the final result",

@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 import jax
 from rich.console import Console
 
-from bridge_jax import shown
+from bridge_jax import display
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.consent import Quote
 from bridge_jax.methods.teacher import is_paid
@@ -17,7 +17,7 @@ from bridge_jax.parallel import hosts
 from bridge_jax.pipeline import storage
 from bridge_jax.pipeline.artifacts import PARAMS
 from bridge_jax.pipeline.execution import StageBusy
-from bridge_jax.pipeline.leases import WorkdirBusy, held
+from bridge_jax.pipeline.locks import WorkdirBusy, held
 from bridge_jax.pipeline.storage import STAGES, drop_model, lock_of, manifest
 from bridge_jax.progress import duration
 from bridge_jax.runs import Run
@@ -111,12 +111,12 @@ class Runs:
             if jax.process_count() > 1:
                 raise  # The other processes of this run cannot be told, so they end with this one.
             self.failed[run.folder] = str(error)
-            shown.say(self.console, (f"  {run.folder}: {error}", "red"))
+            display.say(self.console, (f"  {run.folder}: {error}", "red"))
             return "done"
         accuracy = report["accuracy"].get("student")
         said = "" if accuracy is None else f"student {accuracy:.1%}, "
         took = duration(time.perf_counter() - began)
-        shown.say(self.console, f"  {run.folder}: {said}{took}")
+        display.say(self.console, f"  {run.folder}: {said}{took}")
         if not self.keep_models:
             self._drop_models()
         return "done"
@@ -129,14 +129,14 @@ class Runs:
             result = study_page.write(self.workdir)
         study_page.print_study(result, self.console)
 
-    def _heading(self, run: StudyRun) -> list[shown.Part]:
+    def _heading(self, run: StudyRun) -> list[display.Part]:
         self._begun.add(run.folder)
         return [(run.folder, "bold"), f" ({self._number[run.folder]} of {len(self.study.runs)})"]
 
     def _tell_once(self, words: str) -> None:
         if words not in self._told:
             self._told.add(words)
-            shown.say(self.console, words)
+            display.say(self.console, words)
 
     def _prepared(self, run: StudyRun) -> Run:
         return Run(run.config, self.workdir / RUNS / run.folder, shared=self.workdir)

@@ -10,7 +10,7 @@ sentence.
 import argparse
 import sys
 
-from bridge_jax import shown
+from bridge_jax import display
 from bridge_jax.config import API_TEACHERS
 from bridge_jax.config.fields import check
 from bridge_jax.config.io import load, override
@@ -49,5 +49,5 @@ if __name__ == "__main__":
     try:
         print(*lines(parser.parse_known_args(theirs[1:])[0].config, changes), sep="\n")
     except UserError as error:
-        shown.complain(f"error: {error}")
+        display.print_error(f"error: {error}")
         sys.exit(2)

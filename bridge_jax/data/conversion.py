@@ -146,7 +146,7 @@ class RowReader:
             if own and self._config.answer_is == "auto":
                 raise BadRowError(
                     f"has options in {column}, which data.kind={kind} does not read",
-                    way_out="set data.kind=choice or label; or data.answer_is=text if the answer "
+                    hint="set data.kind=choice or label; or data.answer_is=text if the answer "
                     "stands for itself and the options are not to be shown",
                 )
             return None

@@ -192,10 +192,10 @@ def _check_part(part: str, share: float, count: int, total: int, config: DataCon
             "it, or name a file of test rows with data.test_path"
         )
     if share and not count:
-        way_out = ", or set it to 0" if part == "dev" else ", or name a file with data.test_path"
+        hint = ", or set it to 0" if part == "dev" else ", or name a file with data.test_path"
         raise UserError(
             f"{config.path}: no row has a split, and {setting} of {total:,} distinct rows "
-            f"selects none; add rows or raise it{way_out}"
+            f"selects none; add rows or raise it{hint}"
         )
 
 

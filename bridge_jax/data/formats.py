@@ -113,7 +113,7 @@ def _jsonl(path: str, where: str) -> Iterator[Row]:
 
 def _object(line: str, is_utf8: bool) -> dict[str, Any]:
     if not is_utf8:
-        raise BadRowError("is not UTF-8", way_out=_AS_UTF8)
+        raise BadRowError("is not UTF-8", hint=_AS_UTF8)
     text = line.rstrip()
     try:
         value = json.loads(
@@ -130,7 +130,7 @@ def _object(line: str, is_utf8: bool) -> dict[str, Any]:
         raise BadRowError("is nested too deeply") from None
     if not isinstance(value, dict):
         raise BadRowError(
-            f"is a JSON {type(value).__name__}, not an object", way_out=_other_format(text)
+            f"is a JSON {type(value).__name__}, not an object", hint=_other_format(text)
         )
     return value
 

@@ -45,17 +45,17 @@ class BadRowError(Exception):
 
     Attributes:
       kind: the reason without this row's values, the same for all rows with this fault.
-      way_out: advice for a file in which most rows have this fault; may be empty.
+      hint: advice for a file in which most rows have this fault; may be empty.
     """
 
-    def __init__(self, reason: str, kind: str = "", way_out: str = ""):
+    def __init__(self, reason: str, kind: str = "", hint: str = ""):
         super().__init__(reason)
-        self.kind, self.way_out = kind or reason, way_out
+        self.kind, self.hint = kind or reason, hint
 
 
-def bad_value(column: str, value: Any, fault: str, way_out: str = "") -> BadRowError:
+def bad_value(column: str, value: Any, fault: str, hint: str = "") -> BadRowError:
     """Returns the error for a column's value; `fault` says what is wrong with it."""
-    return BadRowError(f"{column}={shown(value)} {fault}", f"{column} {fault}", way_out)
+    return BadRowError(f"{column}={shown(value)} {fault}", f"{column} {fault}", hint)
 
 
 class BadRow(NamedTuple):
@@ -77,19 +77,19 @@ class BadRows:
       total: rows read, good and bad.
       rows: the bad ones, in file order.
       kinds: the number of rows with each kind of fault.
-      ways_out: kind of fault -> advice for a file in which most rows have it; may be empty.
+      hints: kind of fault -> advice for a file in which most rows have it; may be empty.
     """
 
     total: int = 0
     rows: list[BadRow] = dataclasses.field(default_factory=list)
     kinds: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-    ways_out: dict[str, str] = dataclasses.field(default_factory=dict)
+    hints: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def add(self, row: "Row", error: BadRowError) -> None:
         """Adds a row with its fault."""
         self.rows.append(BadRow(row.file, row.place, str(error)))
         self.kinds[error.kind] += 1
-        self.ways_out.setdefault(error.kind, error.way_out)
+        self.hints.setdefault(error.kind, error.hint)
 
     @property
     def cause(self) -> str:
@@ -101,8 +101,8 @@ class BadRows:
         alike = (
             f"{share} {self.total:,} rows fail the same way" if count > 1 else "the only row fails"
         )
-        way_out = self.ways_out[kind]
-        return f"{alike}: {kind}" + (f"; {way_out}" if way_out else "")
+        hint = self.hints[kind]
+        return f"{alike}: {kind}" + (f"; {hint}" if hint else "")
 
     def counts(self) -> str:
         """Returns the number of rows by kind of fault, the most frequent first."""
@@ -234,14 +234,14 @@ class Columns:
         try:
             self.text(row, "answer")
         except BadRowError as error:
-            error.way_out = _UNLABELLED
+            error.hint = _UNLABELLED
             raise
         return True
 
     def _absent(self, missing: Sequence[str], row: Row) -> BadRowError:
         kind = f"no key {', '.join(shown(self.name(field)) for field in missing)}"
-        way_out = self._way_out(missing, list(row.value))
-        return BadRowError(f"has {kind}", kind, way_out)
+        hint = self._way_out(missing, list(row.value))
+        return BadRowError(f"has {kind}", kind, hint)
 
     def unseen(self) -> str:
         """Returns a message about mapped optional columns that no row has, or ""."""

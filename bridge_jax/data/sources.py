@@ -325,8 +325,8 @@ def _collect(rows: Iterable[tuple[Row, bool]], config: DataConfig, seed: int | N
         raise BadRowsError("\n".join([f"{config.path}: {doubt}", *listed]), bad)
     if bad.rows and config.on_bad_row == "error":
         # If most rows fail alike, leaving them out would leave too little.
-        way_out = "" if bad.cause else "\nfix them, or leave them out with data.on_bad_row=skip"
-        raise BadRowsError(f"{config.path}: {bad.summary()}{way_out}", bad)
+        hint = "" if bad.cause else "\nfix them, or leave them out with data.on_bad_row=skip"
+        raise BadRowsError(f"{config.path}: {bad.summary()}{hint}", bad)
     groups = 0
     if seed is not None and found["pool"]:
         pool, dev, test, groups = dividing.divide(found["pool"], config, seed)
@@ -348,9 +348,9 @@ def _ours(theirs: str, config: DataConfig, column: str) -> str:
         chosen = {name.lower(): ours for name, ours in config.splits.items()}
         return SPLITS[chosen[theirs.lower()].lower()] if theirs.lower() in chosen else ""
     if theirs.lower() not in SPLITS:
-        way_out = f"map your splits, as in data.splits={names([theirs])}:train"
-        way_out += "; others are left out"
-        raise bad_value(column, theirs, "is not train, dev or test", way_out)
+        hint = f"map your splits, as in data.splits={names([theirs])}:train"
+        hint += "; others are left out"
+        raise bad_value(column, theirs, "is not train, dev or test", hint)
     return SPLITS[theirs.lower()]
 
 
@@ -401,7 +401,7 @@ def _dump(splits: Splits, path: str) -> bytes:
         "total": bad.total,
         "rows": [[row.file == path, row.row, row.reason] for row in bad.rows],
         "kinds": bad.kinds,
-        "ways_out": bad.ways_out,
+        "hints": bad.hints,
         "replaced": splits.replaced,
         "cut": dict(splits.cut),
         "divided": splits.divided,
@@ -422,7 +422,7 @@ def _load(data: bytes, config: DataConfig) -> Splits:
             for is_first, *row in rest["rows"]
         ],
         collections.Counter(rest["kinds"]),
-        rest["ways_out"],
+        rest["hints"],
     )
     others = {name: rest[name] for name in ("replaced", "cut", "divided", "groups")}
     return Splits(**examples, bad=bad, **others)

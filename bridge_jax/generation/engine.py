@@ -29,7 +29,7 @@ from bridge_jax.generation.slots import FORCED, UNLESS, RequestArrays, Size
 from bridge_jax.models import decoder, projection
 from bridge_jax.models.cache import Places
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.models.layouts import as_generated
+from bridge_jax.models.layouts import generation_config
 from bridge_jax.parallel.sharding import batch_devices, shard_batch
 
 STEPS = 32  # Maximum decoding steps per call.
@@ -145,7 +145,7 @@ def prepare(
 
     One program converts the parameters and moves them from their mesh to this one.
     """
-    plain = as_generated(config, cache)
+    plain = generation_config(config, cache)
     with jax.set_mesh(mesh):
         return plain, _prepared(config, plain, mesh)(params)
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bridge_jax import atomic, shown
+from bridge_jax import atomic, display
 from bridge_jax.config import BudgetConfig
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.database import is_alive, reading
@@ -70,7 +70,7 @@ def account_of(workdir: Path) -> Account:
 def open_ledger(workdir: Path, budget: BudgetConfig, prices: Prices, local: bool) -> Ledger:
     """Opens the ledger that the run in `workdir` pays from.
 
-    One process at a time opens the ledger of a workdir (`pipeline.leases`).
+    One process at a time opens the ledger of a workdir (`pipeline.locks`).
 
     Args:
       workdir: the run's folder.
@@ -107,7 +107,7 @@ def open_ledger(workdir: Path, budget: BudgetConfig, prices: Prices, local: bool
     return ledger
 
 
-class Standing(NamedTuple):
+class AccountState(NamedTuple):
     """The state of a run's account before its first request.
 
     Attributes:
@@ -124,7 +124,7 @@ class Standing(NamedTuple):
     permille: Mapping[str, int] = {}
 
 
-def standing(workdir: Path, budget: BudgetConfig) -> Standing:
+def account_state(workdir: Path, budget: BudgetConfig) -> AccountState:
     """Returns the state of the account of `workdir`; writes nothing and creates no ledger.
 
     Raises:
@@ -134,7 +134,7 @@ def standing(workdir: Path, budget: BudgetConfig) -> Standing:
     if not path.is_file():
         if run:
             raise _elsewhere(workdir, budget.ledger, account_of(workdir).ledger)
-        return Standing()
+        return AccountState()
     with reading(path) as connection:
         keys = connection.execute(
             "SELECT key FROM requests WHERE state = 'settled'"
@@ -151,7 +151,7 @@ def standing(workdir: Path, budget: BudgetConfig) -> Standing:
         permille = dict(connection.execute("SELECT model, permille FROM overruns"))
     if not run and path != workdir / LEDGER:  # A new account on a shared ledger.
         queries = nanodollars = 0
-    return Standing(answered, queries, nanodollars, permille)
+    return AccountState(answered, queries, nanodollars, permille)
 
 
 def _paying(workdir: Path, budget: BudgetConfig) -> Account:
@@ -333,7 +333,7 @@ def write_csv(bill: LedgerBill, path: Path) -> None:
                 row["batch"] = int(entry.batch)
                 row["reserved_at"] = utc(entry.reserved_at)
                 row["settled_at"] = "" if entry.settled_at is None else utc(entry.settled_at)
-                writer.writerow({name: shown.csv_value(value) for name, value in row.items()})
+                writer.writerow({name: display.csv_value(value) for name, value in row.items()})
     except OSError as error:
         raise UserError(f"--csv={path}: {error.strerror or error}; give another path") from error
 

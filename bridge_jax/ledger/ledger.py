@@ -34,8 +34,8 @@ from typing import Any, Literal
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.database import Database, Owner, clear_owners, explained, is_alive
 from bridge_jax.ledger.prices import (
-    MOST_PERMILLE,
-    ONE,
+    MAX_PERMILLE,
+    PERMILLE,
     BudgetExceeded,
     Prices,
     Spend,
@@ -257,7 +257,7 @@ class Ledger:
                 f" nanodollars = :nanodollars, settled_at = :settled_at WHERE {_HELD}",
                 settled,
             )
-            permille = min(-(-cost * ONE // max(1, most)), MOST_PERMILLE)
+            permille = min(-(-cost * PERMILLE // max(1, most)), MAX_PERMILLE)
             if cost > most and permille > _permille(connection, request.model):
                 self._note_overrun(connection, request.model, permille)
                 _log.warning(
@@ -271,7 +271,7 @@ class Ledger:
                     reply.output_tokens,
                     held[0],
                     held[1],
-                    permille / ONE,
+                    permille / PERMILLE,
                 )
 
     def release(self, request: TeacherRequest) -> None:
@@ -509,7 +509,7 @@ def total(connection: sqlite3.Connection, run: str, state: str) -> Spend:
 def _permille(connection: sqlite3.Connection, model: str) -> int:
     """Returns the largest ratio of cost to list-price reservation for `model`, in permille."""
     row = connection.execute("SELECT permille FROM overruns WHERE model = ?", (model,)).fetchone()
-    return row[0] if row else ONE
+    return row[0] if row else PERMILLE
 
 
 def stored(connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Stored]:

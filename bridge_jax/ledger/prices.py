@@ -24,8 +24,8 @@ from typing import NamedTuple
 from bridge_jax.errors import UserError
 
 NANO = 10**9
-ONE = 1000  # Overruns are in permille of the reservation, as whole numbers rounded up.
-MOST_PERMILLE = 10**12  # An upper limit that no price list reaches and SQLite's integers hold.
+PERMILLE = 1000  # Overruns are in permille of the reservation, as whole numbers rounded up.
+MAX_PERMILLE = 10**12  # An upper limit that no price list reaches and SQLite's integers hold.
 
 
 class BudgetExceeded(UserError):  # noqa: N818
@@ -102,14 +102,14 @@ def _exact(usd: float, name: str = "price") -> Fraction:
 
 def worst_case(cost: int, permille: int) -> int:
     """Returns the nanodollars to reserve for a request that costs at most `cost` at list prices."""
-    return -(-cost * permille // ONE)
+    return -(-cost * permille // PERMILLE)
 
 
 def overrun_in_words(model: str, permille: int) -> str:
     """Explains why reservations exceed the price list; returns "" if they do not."""
-    if permille <= ONE:
+    if permille <= PERMILLE:
         return ""
     return (
-        f"; {model} has billed up to {permille / ONE:,.2f} times what was reserved for a request, "
-        "so that much is now reserved for each"
+        f"; {model} has billed up to {permille / PERMILLE:,.2f} times what was reserved for a "
+        "request, so that much is now reserved for each"
     )

@@ -42,7 +42,7 @@ PHASES = {
 }
 
 
-def named(name: str) -> Method:
+def get_method(name: str) -> Method:
     """Returns the method of a name.
 
     Raises:
@@ -64,7 +64,7 @@ def stages(config: RunConfig, until: str = "all", finished: Collection[str] = ()
     Raises:
       UserError: the run has no such part.
     """
-    plan = named(config.method).stages(config)
+    plan = get_method(config.method).stages(config)
     known = parts(plan)
     if until not in known:
         short = [name for name in known if "/" not in name]
@@ -101,7 +101,7 @@ def parts(plan: Sequence[Stage]) -> dict[str, list[str]]:
     return found | {stage.name: [stage.name] for stage in plan}
 
 
-def asking(stages: Sequence[Stage]) -> list[Stage]:
+def annotation_stages(stages: Sequence[Stage]) -> list[Stage]:
     """Returns the stages that ask the teacher about the selected examples, one for each part.
 
     The last one asks about the examples of all parts.
@@ -109,7 +109,7 @@ def asking(stages: Sequence[Stage]) -> list[Stage]:
     return [stage for stage in stages if stage.artifact in selection_parts.ANNOTATED]
 
 
-def paying(stages: Sequence[Stage]) -> list[Stage]:
+def teacher_stages(stages: Sequence[Stage]) -> list[Stage]:
     """Returns all stages that ask the teacher, about the pool, the test split or the dev split."""
     return [stage for stage in stages if stage.artifact.work == "ask"]
 

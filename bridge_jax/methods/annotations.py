@@ -25,7 +25,7 @@ from bridge_jax.parallel import hosts, preemption
 from bridge_jax.pipeline.artifacts import Artifact, MeasuredModel, record, rows
 from bridge_jax.pipeline.files import read_json, read_rows, read_what_is_left
 from bridge_jax.pipeline.stages import Stage, Workload
-from bridge_jax.pipeline.storage import WAY_OUT, Folder
+from bridge_jax.pipeline.storage import HINT, Folder
 from bridge_jax.teachers.replies import annotation
 
 _ROWS, _SPEND, _ANSWERED = "annotations.jsonl", "spend.json", "answered.json"
@@ -98,7 +98,7 @@ def annotate(
     if not hosts.is_first():  # One process asks; the others read its rows later.
         return
     examples = selected(chosen, pool)
-    with preemption.alone():
+    with preemption.immediately():
         outcomes, spend = teacher.ask(params, examples, count, workdir)
     rules = teacher.rules_of(params.teacher, count)
     out.write_rows(_ROWS, (annotation(e, said, rules) for e, said in zip(examples, outcomes)))
@@ -128,7 +128,7 @@ def selected(chosen: Folder, pool: Examples) -> list[Example]:
     """
     ids = chosen.record("selection.json").get("ids")
     if not isinstance(ids, list) or not all(key in pool.by_id for key in ids):
-        raise UserError(f"{chosen.path}: selection.json is damaged; {WAY_OUT}")
+        raise UserError(f"{chosen.path}: selection.json is damaged; {HINT}")
     return [pool.by_id[key] for key in ids]
 
 

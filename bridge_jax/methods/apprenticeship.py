@@ -23,7 +23,7 @@ from bridge_jax.methods.teacher import selected_count
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, array, record, rows
 from bridge_jax.pipeline.models import RoleModel, write_completions
 from bridge_jax.pipeline.stages import ByLength, Stage, Workload
-from bridge_jax.pipeline.storage import WAY_OUT, Folder
+from bridge_jax.pipeline.storage import HINT, Folder
 from bridge_jax.progress import track
 from bridge_jax.selection.scores import Scores, gradients, score
 from bridge_jax.selection.strategies import select
@@ -297,7 +297,7 @@ def choose(
     if scored:
         measure, found = params.how.difficulty, scored.rows("scores.jsonl")
         if any(measure not in row for row in found):
-            raise UserError(f"{scored.path}: scores without {measure}; {WAY_OUT}")
+            raise UserError(f"{scored.path}: scores without {measure}; {HINT}")
         difficulty = np.array([row[measure] for row in found])
         embeddings = scored.array("embeddings.npy")
     # All answers that are unknown, or are not labels, form one group.

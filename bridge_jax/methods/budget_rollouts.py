@@ -227,7 +227,7 @@ class Rollouts:
             for each, example in zip(written, examples)
         ]
         # Comparing mathematics has a time limit, so the results of hosts could differ.
-        right = hosts.agree(
+        right = hosts.broadcast(
             [is_correct(reply.answer, example) for reply, example in zip(replies, examples)]
         )
         groups = []

@@ -17,10 +17,10 @@ from bridge_jax.config import (
 from bridge_jax.data.example import read_task
 from bridge_jax.errors import UserError, require
 from bridge_jax.methods import (
-    asking,
-    named,
-    paying,
+    annotation_stages,
+    get_method,
     states_budgets,
+    teacher_stages,
 )
 from bridge_jax.methods.filtering import RATIONALES, THRESHOLD
 from bridge_jax.methods.fitting import TrainSpec
@@ -63,9 +63,9 @@ def validate(config: RunConfig, has_data: bool = True) -> RunConfig:
     for fault in _faults_of_sources(config, has_data):
         raise UserError(fault)
     read_task(config.data)
-    method = named(config.method)
+    method = get_method(config.method)
     stages = method.stages(config)
-    for fault in _faults_of_teacher(config, stages) if paying(stages) else ():
+    for fault in _faults_of_teacher(config, stages) if teacher_stages(stages) else ():
         raise UserError(fault)
     method.check(config)
     for fault in _faults_of_models(config, stages):
@@ -118,9 +118,9 @@ def _faults_of_teacher(config: RunConfig, stages: Sequence[Stage]) -> Iterator[s
         yield f"teacher.min_rationale_tokens={low} is above teacher.max_rationale_tokens={high}"
     if teacher.min_agreement and teacher.samples == 1:
         yield f"teacher.min_agreement={teacher.min_agreement} needs teacher.samples above 1"
-    selected = max(1, selected_count(config)) if asking(stages) else 0
+    selected = max(1, selected_count(config)) if annotation_stages(stages) else 0
     parts = config.selection.parts
-    if asking(stages) and parts > 1 and selected < parts * LEAST_PART:
+    if annotation_stages(stages) and parts > 1 and selected < parts * LEAST_PART:
         yield (
             f"selection.parts={parts}: {selected} examples are selected, but each part requires "
             f"at least {LEAST_PART} to train an assistant on; lower it"
@@ -311,7 +311,7 @@ def _faults_of_unlabelled(config: RunConfig, stages: Sequence[Stage]) -> Iterato
         yield (
             "rationales.corruption_kind=wrong_answer requires the right answer; use wrong_reasoning"
         )
-    if not asking(stages):
+    if not annotation_stages(stages):
         return
     if not config.teacher.keep_wrong:
         yield (

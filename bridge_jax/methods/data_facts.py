@@ -40,7 +40,7 @@ class DataFacts(TypedDict):
     commonest: tuple[str, int, int] | None
 
 
-def of(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> DataFacts:
+def collect(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> DataFacts:
     """Returns the facts about a run's data, which has been checked before."""
     splits = inputs.splits
     sizes = {name: len(getattr(splits, name)) for name in ("pool", "dev", "test")}
@@ -58,7 +58,8 @@ def of(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> DataFacts:
         bad=dict(splits.bad.kinds.most_common()),
         replaced=splits.replaced,
         cut={
-            role: {"cut": cut, "of": of} for role, (cut, of) in cut_prompts(stages, inputs).items()
+            role: {"cut": cut, "of": total}
+            for role, (cut, total) in cut_prompts(stages, inputs).items()
         },
         instructions_left_out=drawn.left_out + drawn.skipped if drawn else 0,
         commonest=(*common, len(known)) if common else None,

@@ -123,7 +123,7 @@ def fit_from(
     out.write_record(SIZES.name, {"trained": _size_of(trained), "frozen": _size_of(frozen)})
     path = out.path / PARAMS.name
     # The parameters are there already if a run was killed right after writing them.
-    if not hosts.agree(path.is_dir()):
+    if not hosts.broadcast(path.is_dir()):
         config = spec.train
         feed, steps, targets = open_feed()
         flops = costs.model_flops(model.config, 1, config.row_tokens, targets)

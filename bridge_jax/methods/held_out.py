@@ -81,7 +81,7 @@ def ask(params: HeldOut, out: Folder, split: Examples, count: CountTokens, workd
     rules = Rules(count, keep_wrong=True)
     questions = [Question(e, teacher.make_request(params, e), rules) for e in examples]
     asker = teacher.make_teacher(params, examples, count)
-    with preemption.alone():
+    with preemption.immediately():
         outcomes, spend = teacher.ask_questions(params, questions, asker, 0, workdir)
     found = [_row(example, outcome, rules) for example, (outcome,) in zip(examples, outcomes)]
     if lost := sum(row["answer"] is None for row in found):

@@ -13,8 +13,8 @@ from bridge_jax.data.answers import load_tensorflow_text
 from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import check_context
 from bridge_jax.methods import (
+    annotation_stages,
     apprenticeship,
-    asking,
     held_out,
 )
 from bridge_jax.methods.checks import meshes_of, roles, trainings
@@ -124,7 +124,7 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
         role, workload = stage.artifact.role, stage.workload
         if role and workload and (workload.of, workload.text) == ("pool", "answer"):
             _check_row(spec, inputs.rendering(role), pool)
-    if asking(stages):
+    if annotation_stages(stages):
         _check_size(config, len(pool))
     if warmup := by_name.get(apprenticeship.WARMUP.name):
         params = warmup.params
@@ -134,7 +134,7 @@ def check_inputs(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> 
         _check_prompts(config, role, modes, inputs, inputs.dev if DEV in read else None)
     if INSTRUCTIONS in read:
         _ = inputs.instructions
-    asks = asking(stages)
+    asks = annotation_stages(stages)
     if asks and config.teacher.kind not in API_TEACHERS and not config.teacher.replay_from:
         _check_recorded(asks[-1].params, pool, inputs.count, config.data.labelled)
     for stage in stages:
@@ -183,10 +183,10 @@ def _check_recorded(params: Asking, pool: Examples, count: CountTokens, labelled
     recorded = [example for example in pool if name in example.rationales]
     if not recorded:
         others = sorted({other for example in pool for other in example.rationales})
-        way_out = f"set data.rationale to {' or '.join(others)}" if others else "add a column"
+        hint = f"set data.rationale to {' or '.join(others)}" if others else "add a column"
         raise UserError(
             f"teacher.kind={kind}: no example in the pool has a recorded rationale {name!r}; "
-            f"{way_out}, or ask a teacher"
+            f"{hint}, or ask a teacher"
         )
     teacher, rules = make_teacher(params, pool, count), rules_of(params.teacher, count)
     first, has_answer = "", False
@@ -201,17 +201,17 @@ def _check_recorded(params: Asking, pool: Examples, count: CountTokens, labelled
                 return
             first = first or f"example {example.id!r}: {row['reason'] or 'no answer that parses'}"
             has_answer = has_answer or row["answer"] is not None
-    way_out = "fix the data, or relax the settings of `teacher` that reject them"
+    hint = "fix the data, or relax the settings of `teacher` that reject them"
     if not has_answer:
-        way_out = (
+        hint = (
             "if a column of the file has the teacher's answers, name it with "
             "--config.data.columns=teacher_answer:COLUMN"
         )
         if labelled and not params.teacher.keep_wrong:
-            way_out += "; or train on them with the gold answers (--config.teacher.keep_wrong=true)"
+            hint += "; or train on them with the gold answers (--config.teacher.keep_wrong=true)"
     raise UserError(
         f"teacher.kind={kind}: none of the {len(recorded):,} recorded rationales {name!r} of the "
-        f"pool would be kept ({first}); {way_out}"
+        f"pool would be kept ({first}); {hint}"
     )
 
 
@@ -245,7 +245,7 @@ def compare_hosts(stages: Sequence[Stage], inputs: Inputs, deep: Mapping[str, st
       UserError: a file differs between hosts, or, if all files agree, the key of a stage does. The
         message names the host, and the file or stage.
     """
-    everyone = hosts.gather(dict(deep))
+    everyone = hosts.all_gather(dict(deep))
     if all(keys == everyone[0] for keys in everyone):
         return
     read = {name for stage in stages for name in (*stage.reads.values(), *stage.keyed_by)}
@@ -256,7 +256,7 @@ def compare_hosts(stages: Sequence[Stage], inputs: Inputs, deep: Mapping[str, st
             if (path, digest) not in listed:
                 files[f"{path} ({name})"] = digest
             listed.add((path, digest))
-    first, *others = hosts.gather(files)
+    first, *others = hosts.all_gather(files)
     for number, theirs in enumerate(others, 1):
         if differ := sorted(path for path in first | theirs if first.get(path) != theirs.get(path)):
             more = f" and {len(differ) - 1} more" if len(differ) > 1 else ""

@@ -142,20 +142,19 @@ def check_shared(given: Inputs, what: str, setting: str, top_k: int) -> None:
     """
     assistant, student = given.model("assistant"), given.model("student")
     checkpoints = f"{assistant.selected.checkpoint} and {student.selected.checkpoint}"
-    way_out = f"choose models of the same family, or do without {what}"
+    hint = f"choose models of the same family, or do without {what}"
     size = _shared_ids(assistant, student)
     if top_k > size:
         raise UserError(f"{setting}={top_k} exceeds the vocabulary of {size} tokens")
     differs = first_difference(assistant.tokenizer, student.tokenizer, size)
     if differs is not None:
         raise UserError(
-            f"{what} requires the same vocabulary: token {differs} of {checkpoints} differs; "
-            f"{way_out}"
+            f"{what} requires the same vocabulary: token {differs} of {checkpoints} differs; {hint}"
         )
     asked = [given.rendering(role).prompt(given.pool[0], "reason") for role in ROLES]
     if asked[0] != asked[1]:
         raise UserError(
-            f"{what} requires the same chat template: those of {checkpoints} differ; {way_out}"
+            f"{what} requires the same chat template: those of {checkpoints} differ; {hint}"
         )
 
 

@@ -12,7 +12,7 @@ from bridge_jax.config.fields import UNKEYED
 from bridge_jax.data.example import Example
 from bridge_jax.errors import UserError
 from bridge_jax.ledger import accounts, prices
-from bridge_jax.ledger.accounts import Standing, open_ledger
+from bridge_jax.ledger.accounts import AccountState, open_ledger
 from bridge_jax.ledger.consent import Quote
 from bridge_jax.ledger.prices import Prices, cap_in_nanodollars, in_usd
 from bridge_jax.ledger.requests import (
@@ -282,7 +282,7 @@ def check_budget(plans: Sequence[PlannedRequests], count: CountTokens, workdir: 
       UserError: the ledger has none of the answers, and the caps cannot pay for a single request.
     """
     budget, settings = plans[0].params.budget, plans[0].params.teacher
-    account = accounts.standing(workdir, budget)
+    account = accounts.account_state(workdir, budget)
     known = account.answered
     asked = requests = dearest_of_all = 0
     new: list[TeacherRequest] = []
@@ -367,7 +367,7 @@ def quote(
         return Quote(config.teacher.model, budget.queries, cap)
     ((params, planned, examples),) = plans
     settings = params.teacher
-    account = accounts.standing(workdir, budget)
+    account = accounts.account_state(workdir, budget)
     requests = [make_request(params, example) for example in examples]
     if account.answered and all(request.key in account.answered for request in requests):
         return None
@@ -382,7 +382,7 @@ def quote(
 
 
 def _costs(
-    config: TeacherConfig, asker: Teacher, requests: Sequence[TeacherRequest], account: Standing
+    config: TeacherConfig, asker: Teacher, requests: Sequence[TeacherRequest], account: AccountState
 ) -> list[int]:
     """Returns the highest possible cost of each request, in nanodollars."""
     price_list, in_batch = prices_of(config), config.batch and is_paid(config)
@@ -390,7 +390,7 @@ def _costs(
     def cost(request: TeacherRequest) -> int:
         inputs = asker.estimate_input_tokens(request)
         listed = price_list.cost(inputs, request.max_output_tokens, in_batch)
-        return prices.worst_case(listed, account.permille.get(request.model, prices.ONE))
+        return prices.worst_case(listed, account.permille.get(request.model, prices.PERMILLE))
 
     return [cost(request) for request in requests]
 

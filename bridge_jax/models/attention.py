@@ -110,10 +110,10 @@ def attention(
         up to rounding, except at padding, where a query has all keys masked in one implementation
         and attends to other padding in another.
     """
-    if kernel == "splash" and splash_takes(query):
+    if kernel == "splash" and supports_splash(query):
         return splash(query, key, value, segments, scale, softcap, window)
     mask = dense_mask(segments, window)
-    if kernel == "cudnn" and cudnn_takes(query, softcap):
+    if kernel == "cudnn" and supports_cudnn(query, softcap):
         return jax.nn.dot_product_attention(
             query, key, value, mask=mask, is_causal=True, scale=scale, implementation="cudnn"
         )
@@ -171,7 +171,7 @@ def _plain(
     return mixed.transpose(0, 3, 1, 2, 4).reshape(batch, steps, heads, dim)
 
 
-def splash_takes(query: jax.Array) -> bool:
+def supports_splash(query: jax.Array) -> bool:
     """Returns whether the rows are long enough for splash attention to pay off."""
     return query.shape[1] >= LANES
 
@@ -209,7 +209,7 @@ def splash(
     return mixed.swapaxes(1, 2)[:, :real]
 
 
-def cudnn_takes(query: jax.Array, softcap: float | None) -> bool:
+def supports_cudnn(query: jax.Array, softcap: float | None) -> bool:
     """Returns whether cuDNN supports this on an Ampere or newer GPU."""
     steps, dim = query.shape[1], query.shape[3]
     narrow = query.dtype in (jnp.bfloat16, jnp.float16)

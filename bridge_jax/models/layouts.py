@@ -166,7 +166,7 @@ def layouts(
     return Layouts(training, generation, tuple(notes))
 
 
-def as_generated(config: DecoderConfig, cache: Any = "compute") -> DecoderConfig:
+def generation_config(config: DecoderConfig, cache: Any = "compute") -> DecoderConfig:
     """Returns the config for generation: adapter merged, parameters in the matmul dtype."""
     return dataclasses.replace(
         config,
@@ -203,16 +203,16 @@ def held_bytes(config: DecoderConfig, mesh: Any, trained: bool = False) -> int:
     A model trained with an adapter keeps the adapter separate from its base, which may be int8.
     """
     if trained and config.lora:
-        return local_bytes(decoder.abstract(in_training(config), mesh))
+        return local_bytes(decoder.abstract(training_config(config), mesh))
     return local_bytes(generation_weights(config, mesh))
 
 
 def generation_weights(config: DecoderConfig, mesh: Any) -> decoder.Params:
     """Returns the abstract parameters that generation reads, with their shardings on `mesh`."""
-    return decoder.abstract(as_generated(config), mesh)
+    return decoder.abstract(generation_config(config), mesh)
 
 
-def in_training(config: DecoderConfig) -> DecoderConfig:
+def training_config(config: DecoderConfig) -> DecoderConfig:
     """Returns the config with parameters as trained: f32, or the matmul dtype under an adapter."""
     dtype = config.matmul_dtype if config.lora else jnp.float32
     return dataclasses.replace(config, param_dtype=dtype)
@@ -227,6 +227,6 @@ def cache_bytes(config: DecoderConfig, mesh: Any, rows: int, slots: int) -> int:
 
 def state_bytes(config: DecoderConfig, mesh: Any) -> int:
     """Returns the bytes per chip of the parameters, and of two moments for each trained one."""
-    params = decoder.abstract(in_training(config), mesh)
+    params = decoder.abstract(training_config(config), mesh)
     trained, frozen = projection.partition(config, params)
     return 3 * local_bytes(trained) + local_bytes(frozen)

@@ -157,7 +157,7 @@ def partition(config: DecoderConfig, params: Any) -> tuple[Any, Any]:
     return split(params) if config.lora else (params, {})
 
 
-def frozen(base: Any, like: Any) -> Any:
+def quantized_base(base: Any, like: Any) -> Any:
     """Returns the frozen base of an adapter, with kernels quantised to int8 if `like` has scales.
 
     Args:
@@ -184,7 +184,7 @@ def frozen(base: Any, like: Any) -> Any:
     return jax.jit(convert, out_shardings=jax.tree.map(lambda a: a.sharding, like))(base)
 
 
-def in_floats(kernel: jax.Array, scale: jax.Array) -> jax.Array:
+def dequantized(kernel: jax.Array, scale: jax.Array) -> jax.Array:
     """Returns the dequantised kernel f32[inputs..., outputs...] of one layer kept in int8."""
     return kernel.astype(jnp.float32) * scale
 
@@ -221,7 +221,7 @@ def merged(lora: LoraConfig, params: Any) -> Any:
     kernels: dict[Any, Any] = traverse_util.flatten_dict(base)
     for path in [path for path in kernels if path[-1] == SCALE]:
         scale, kernel = kernels.pop(path), (*path[:-1], "kernel")
-        kernels[kernel] = jax.vmap(in_floats)(kernels[kernel], scale)
+        kernels[kernel] = jax.vmap(dequantized)(kernels[kernel], scale)
     matrices = traverse_util.flatten_dict(adapter)
     for path in {path[:-1] for path in matrices}:
         a, b = (matrices[*path, name] for name in MATRICES)

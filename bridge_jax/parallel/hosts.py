@@ -23,7 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from bridge_jax import atomic, shown
+from bridge_jax import atomic, display
 from bridge_jax.parallel import preemption
 
 FAILED, DONE, STOPPED = "failed", "done", "stopped"
@@ -37,7 +37,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def meet(name: str) -> None:
+def barrier(name: str) -> None:
     """Waits for all processes, so that each can read what any of them wrote before the barrier.
 
     The wait is on the host. The first process may call the teacher for a day; meanwhile the chips
@@ -49,9 +49,9 @@ def meet(name: str) -> None:
     )
 
 
-def agree(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """Returns the first process's `value` (JSON) on all processes."""
-    return gather(value)[0]
+    return all_gather(value)[0]
 
 
 def fetch(tree: Any) -> Any:
@@ -68,7 +68,7 @@ def fetch(tree: Any) -> Any:
     return jax.tree.map(whole, tree)
 
 
-def gather(value: Any) -> list[Any]:
+def all_gather(value: Any) -> list[Any]:
     """Returns the `value` (JSON) of every process, in process order, on all processes."""
     if jax.process_count() == 1:
         return [value]
@@ -91,7 +91,7 @@ def together(folder: Path, lost_timeout: float) -> Iterator[None]:
     if jax.process_count() == 1:
         yield
         return
-    run = str(agree(time.time_ns()))
+    run = str(broadcast(time.time_ns()))
     heart = Heartbeat(folder, run, jax.process_index(), jax.process_count(), lost_timeout, _end)
     stopped = threading.Event()
 
@@ -116,7 +116,7 @@ def together(folder: Path, lost_timeout: float) -> Iterator[None]:
 
 
 def _end(message: str, code: int = 2) -> None:
-    shown.complain(f"{'' if code == preemption.EXIT_CODE else 'error: '}{message}")
+    display.print_error(f"{'' if code == preemption.EXIT_CODE else 'error: '}{message}")
     os._exit(code)  # The main thread may be blocked in a collective: nothing else ends it.
 
 

@@ -45,7 +45,7 @@ def _stop(number: int, _: Any) -> None:
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
+def immediately() -> Iterator[None]:
     """Lets SIGTERM stop this process at once within the block, which must run no collective.
 
     The other processes, which wait for this one, are ended by the heartbeat (`hosts.together`).

@@ -51,7 +51,7 @@ def of_params(params: Any) -> str:
             if shard.replica_id == 0:
                 index = [part.indices(size)[:2] for part, size in zip(shard.index, leaf.shape)]
                 found.append([name, index, str(leaf.dtype), of_bytes(np.asarray(shard.data))])
-    return of_value(sorted(part for each in hosts.gather(found) for part in each))
+    return of_value(sorted(part for each in hosts.all_gather(found) for part in each))
 
 
 def of_bytes(array: np.ndarray) -> str:

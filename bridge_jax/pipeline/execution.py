@@ -33,7 +33,7 @@ from bridge_jax.parallel import hosts
 from bridge_jax.pipeline import files, provenance, storage
 from bridge_jax.pipeline.artifacts import Manifest
 from bridge_jax.pipeline.content import Hashes
-from bridge_jax.pipeline.leases import held
+from bridge_jax.pipeline.locks import held
 from bridge_jax.pipeline.stages import Input, Stage, key_of
 from bridge_jax.pipeline.storage import Folder, Store
 from bridge_jax.timing import Spans
@@ -78,7 +78,7 @@ class Execution:
     Args:
       stages: the stages, in order.
       inputs: the inputs by name.
-      workdir: the workdir of the run, which is locked while stages run (`pipeline.leases`).
+      workdir: the workdir of the run, which is locked while stages run (`pipeline.locks`).
       store: the folders of the stages.
       hashes: computes the hashes of files.
       deep: the deep key of each stage.
@@ -205,7 +205,7 @@ class Execution:
         is_claimed = self._store.shared and hosts.is_first()
         lease = held(storage.lock_of(folder)) if is_claimed else contextlib.nullcontext(True)
         with lease as ours:
-            if not hosts.agree(ours):
+            if not hosts.broadcast(ours):
                 raise StageBusy(stage.name)
             made = self._find_finished(stage)  # Another process may have finished it.
             if made and not made.damage and not (made.dropped and needs_params):
@@ -249,7 +249,7 @@ class Execution:
                 "damage": next(iter(wrong.values()), ""),
                 "dropped": made.get("dropped", False),
             }
-        found = hosts.agree(found)
+        found = hosts.broadcast(found)
         return _Finished(**found) if found else None
 
     def _find_folder(self, stage: Stage) -> tuple[Path, Manifest] | None:
@@ -301,17 +301,17 @@ class Execution:
         try:
             if hosts.is_first():
                 record = _begin(place, record)
-            hosts.meet(f"{stage.name} begins")
+            hosts.barrier(f"{stage.name} begins")
             self._spans.take()  # Discards the spans of earlier work.
             stage.run(stage.params, folder, **self._opened(stage))
-            hosts.meet(f"{stage.name} ends")
+            hosts.barrier(f"{stage.name} ends")
             seconds = record["seconds"] + time.perf_counter() - began
             if hosts.is_first():
                 manifest = {"stage": stage.name} | record | {"seconds": seconds}
                 manifest |= self._spans.take() | {"made_with": provenance.made_with()}
                 manifest |= {"content": content} if content else {}
                 storage.commit(folder, manifest, self._hashes)
-            return hosts.agree(seconds)
+            return hosts.broadcast(seconds)
         finally:
             # Records the time of an interrupted stage. A disk error here must not hide the cause.
             with contextlib.suppress(OSError):

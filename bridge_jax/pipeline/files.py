@@ -42,26 +42,26 @@ def append_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
         os.fsync(file.fileno())
 
 
-def read_rows(path: Path, way_out: str = "") -> list[dict[str, Any]]:
+def read_rows(path: Path, hint: str = "") -> list[dict[str, Any]]:
     """Returns the rows of a finished stage's JSONL file.
 
     Args:
       path: the path of the file.
-      way_out: what a user can do if it is damaged, for the message.
+      hint: what a user can do if it is damaged, for the message.
 
     Raises:
       UserError: the file is missing or damaged.
     """
-    way_out = f"; {way_out}" if way_out else ""
+    hint = f"; {hint}" if hint else ""
     try:
         *lines, rest = path.read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}){way_out}") from None
+        raise UserError(f"{path}: cannot be read ({error}){hint}") from None
     rows = [_row(line) for line in lines]
     if rest:
         rows.append(None)
     if None in rows:
-        raise UserError(f"{path}: line {rows.index(None) + 1} is damaged{way_out}")
+        raise UserError(f"{path}: line {rows.index(None) + 1} is damaged{hint}")
     return [row for row in rows if row is not None]
 
 

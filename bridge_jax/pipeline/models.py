@@ -99,7 +99,7 @@ class RoleModel:
             config = dataclasses.replace(config, lora=selected.lora)
             adapter, kept = projection.split(decoder.abstract(config, mesh))
             trained = load_params(made.path / PARAMS.name, adapter)
-            params = projection.combine(projection.frozen(base, kept), trained)
+            params = projection.combine(projection.quantized_base(base, kept), trained)
         else:
             config = dataclasses.replace(self.config, param_dtype=dtype)
             params = load_params(made.path / PARAMS.name, decoder.abstract(config, mesh))
@@ -117,7 +117,7 @@ class RoleModel:
             return model
         config = dataclasses.replace(model.config, lora=adapter)
         drawn = decoder.init_adapter(config, self.mesh, jax.random.key(self._seed))
-        kept = projection.frozen(
+        kept = projection.quantized_base(
             model.params, projection.split(decoder.abstract(config, self.mesh))[1]
         )
         return dataclasses.replace(model, config=config, params=projection.combine(kept, drawn))
@@ -141,7 +141,7 @@ def write_completions(
       engine, examples, prompts, to_row: as for `complete_rows`.
     """
     path = out.path / file
-    left = len(prompts) - len(hosts.agree(files.read_appended(path)))
+    left = len(prompts) - len(hosts.broadcast(files.read_appended(path)))
     with track(name, left, "examples") as advance:
         return complete_rows(path, engine, examples, prompts, to_row, advance)
 
@@ -168,7 +168,7 @@ def complete_rows(
       to_row: returns the row for an example and its completion.
       advance: called with the number of rows that were appended.
     """
-    lines = hosts.agree(files.read_appended(path))
+    lines = hosts.broadcast(files.read_appended(path))
     done = {row.get(REQUEST, line): row for line, row in enumerate(lines)}
     kept = sorted(done)
     files.write_rows(path, [done[index] | {REQUEST: index} for index in kept])

@@ -31,7 +31,7 @@ MANIFEST = "manifest.json"
 STARTED = "started.json"
 SHARDS = "shards"
 CURRENT = "stages.json"  # In a workdir: stage -> the key of the folder that the run uses.
-WAY_OUT = "run the same command again: it detects the damage and reruns that stage"
+HINT = "run the same command again: it detects the damage and reruns that stage"
 _LONGEST = 1e9  # The longest plausible duration, in seconds: some thirty years.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -68,7 +68,7 @@ class Folder:
         Raises:
           UserError: the file is missing or damaged.
         """
-        return files.read_rows(self.path / name, WAY_OUT)
+        return files.read_rows(self.path / name, HINT)
 
     def record(self, name: str) -> dict[str, Any]:
         """Returns a JSON object.
@@ -78,7 +78,7 @@ class Folder:
         """
         found = files.read_json(self.path / name)
         if found is None:
-            raise UserError(f"{self.path / name}: damaged; {WAY_OUT}")
+            raise UserError(f"{self.path / name}: damaged; {HINT}")
         return found
 
     def array(self, name: str) -> np.ndarray:
@@ -90,7 +90,7 @@ class Folder:
         try:
             return np.load(self.path / name, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{self.path / name}: damaged ({error}); {WAY_OUT}") from None
+            raise UserError(f"{self.path / name}: damaged ({error}); {HINT}") from None
 
     def write_rows(self, name: str, rows: Iterable[dict[str, Any]]) -> None:
         """Writes a JSON Lines file atomically."""
@@ -130,9 +130,9 @@ class Shards:
 
     def read(self) -> Iterator[dict[str, np.ndarray]]:
         """Yields the parts that every process can read."""
-        for name in hosts.agree(self._names()):
+        for name in hosts.broadcast(self._names()):
             found = self._load(name)
-            if all(hosts.gather(found is not None)) and found is not None:
+            if all(hosts.all_gather(found is not None)) and found is not None:
                 yield found
 
     def write(self, part: Mapping[str, np.ndarray]) -> None:

@@ -12,7 +12,7 @@ from bridge_jax.config import GenerationConfig, TrainConfig
 from bridge_jax.generation import engine, slots
 from bridge_jax.models import decoder, projection
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.models.layouts import as_generated, in_training
+from bridge_jax.models.layouts import generation_config, training_config
 from bridge_jax.parallel.sharding import BATCH, filled_rows, local_bytes
 from bridge_jax.selection.batches import Shape, empty
 from bridge_jax.selection.scores import score_batch
@@ -25,7 +25,7 @@ from bridge_jax.training.step import abstract_state, make_optimizer, make_train_
 # XLA does not search for the fastest program. Compared with the default, a 7B training step on v5e
 # compiles in a fifth of the CPU time and its program needs 2% less memory; generation with 0.5B, in
 # a quarter of the CPU time, with 4% more memory.
-QUICKLY: Any = {"exec_time_optimization_effort": -1.0}
+FAST_COMPILE: Any = {"exec_time_optimization_effort": -1.0}
 
 
 # XLA's error for a program that does not fit on a TPU: the total that it needs, in binary units.
@@ -90,7 +90,7 @@ def train_step(
       mesh: the mesh to compile for; its devices may be those of another machine.
       soft: how many of another model's most probable tokens each target has; 0 for none.
     """
-    config = dataclasses.replace(in_training(config), remat=train.remat)
+    config = dataclasses.replace(training_config(config), remat=train.remat)
     params = decoder.abstract(config, mesh)
     trained, frozen = projection.partition(config, params)
     optimizer = make_optimizer(train)
@@ -154,7 +154,7 @@ def generation_step(
 
     Prefilling and decoding are two programs; the one that needs more memory counts.
     """
-    config = as_generated(config, settings.cache)
+    config = generation_config(config, settings.cache)
     new = settings.max_new_tokens
     length = engine.slot_length(width + new, mesh)
     size = slots.Size(rows, length, new, *engine.calls(mesh), 1)
@@ -170,7 +170,7 @@ def generation_step(
 def _memory(lowered: Any, parameters: int, optimizer: int, cache: int) -> Memory:
     """Compiles a step and returns its memory, even if it does not fit on a device."""
     try:
-        found = lowered.compile(QUICKLY).memory_analysis()
+        found = lowered.compile(FAST_COMPILE).memory_analysis()
     except jax.errors.JaxRuntimeError as error:
         said = _REFUSED.search(str(error))
         if not said:

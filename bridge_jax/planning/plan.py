@@ -28,7 +28,7 @@ from bridge_jax.methods import inputs
 from bridge_jax.models import costs, decoder
 from bridge_jax.models.config import DecoderConfig
 from bridge_jax.models.hub.checkpoint import planned_config
-from bridge_jax.models.layouts import Meshes, as_generated, held_bytes
+from bridge_jax.models.layouts import Meshes, generation_config, held_bytes
 from bridge_jax.parallel.chips import GIB, Chip
 from bridge_jax.parallel.sharding import batch_devices
 from bridge_jax.pipeline.artifacts import ROLES, Role
@@ -260,7 +260,7 @@ def work_time(
         case GenerationWork():
             blocks, tokens, _ = calls(mesh)
             new, prefilled = work.settings.max_new_tokens, blocks * tokens
-            written = as_generated(model, work.settings.cache)
+            written = generation_config(model, work.settings.cache)
             step = costs.generation_step(written, work.rows, work.width, new, prefilled, mesh)
     cost = step.times(work.steps)
     rates = chip.flops, chip.bandwidth, chip.interconnect

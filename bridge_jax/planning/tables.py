@@ -7,11 +7,11 @@ import jax
 from jax.sharding import Mesh
 from rich.console import Console
 
-from bridge_jax import shown
+from bridge_jax import display
 from bridge_jax.config import RunConfig
 from bridge_jax.models import decoder
 from bridge_jax.models.config import DecoderConfig
-from bridge_jax.models.layouts import Meshes, in_training
+from bridge_jax.models.layouts import Meshes, training_config
 from bridge_jax.parallel.chips import GIB
 from bridge_jax.parallel.sharding import local_bytes
 from bridge_jax.pipeline.artifacts import Role
@@ -38,16 +38,16 @@ def show(
     usd_per_chip_hour: float = 0.0,
 ) -> None:
     """Prints the plan of a run."""
-    shown.say(console, (config.name, "bold"), f" on {topology}")
+    display.say(console, (config.name, "bold"), f" on {topology}")
     for role, (training, generation, _) in meshes.items():
         where = f"trains on the mesh {_axes(training)}, generates on {_axes(generation)}"
-        shown.say(console, f"{role}: {where}")
+        display.say(console, f"{role}: {where}")
     devices = stages[0].chip.devices if stages else 1
     if devices > 1:
-        shown.say(console, f"each chip has {devices} devices, which share its memory equally")
+        display.say(console, f"each chip has {devices} devices, which share its memory equally")
     console.print()
     console.width = max(console.width, 132)  # So that rows are not wrapped.
-    table = shown.table("stage", "steps", "parameters", "optimizer", "cache", "temporary",
+    table = display.table("stage", "steps", "parameters", "optimizer", "cache", "temporary",
                         "GiB/chip", "limit", "fits", "at least", "bound by")  # fmt: skip
     for stage in stages:
         kinds = stage.memory
@@ -58,17 +58,17 @@ def show(
             kinds.temporary + kinds.program,
         )
         free = 1 - kinds.total / stage.chip.memory
-        fits = shown.cell(f"{free:.0%} free", "green")
+        fits = display.cell(f"{free:.0%} free", "green")
         if not stage.fits:
-            fits = shown.cell(f"no, {-free:.0%} over", "red")
+            fits = display.cell(f"no, {-free:.0%} over", "red")
         sizes = (*parts, kinds.total, stage.chip.memory)
         gib = (_gib(stage.of_chip(size)) for size in sizes)
-        name, steps = shown.cell(stage.name), f"{stage.work.steps:,}"
+        name, steps = display.cell(stage.name), f"{stage.work.steps:,}"
         table.add_row(name, steps, *gib, fits, duration(stage.seconds), stage.bound_by)
     console.print(table)
     total = sum(stage.seconds for stage in stages)
     expected = sum(stage.expected for stage in stages)
-    shown.say(
+    display.say(
         console,
         f"\nTime     at least {duration(total)} of work, {total / 3600:.2f} h; expected about "
         f"{duration(expected)} including compilation, at the roofline fractions measured on an "
@@ -76,17 +76,19 @@ def show(
     )
     hours = chip_hours(stages)
     price = f", ${hours * usd_per_chip_hour:,.2f}" if usd_per_chip_hour else ""
-    shown.say(console, f"Chips    {hours:,.2f} chip-hours{price}, excluding waits for the teacher")
+    display.say(
+        console, f"Chips    {hours:,.2f} chip-hours{price}, excluding waits for the teacher"
+    )
     for stage in stages:
         if not stage.fits:
-            shown.say(
+            display.say(
                 console,
                 f"{stage.name} does not fit: it needs {_needs(stage)} GiB per chip; "
                 f"{_way_out(stage.work)}, or --propose finds settings that fit",
             )
     if resident:
-        shown.say(console, f"Memory   about {resident / GIB:.1f} GiB resident at the peak")
-    shown.say(
+        display.say(console, f"Memory   about {resident / GIB:.1f} GiB resident at the peak")
+    display.say(
         console,
         f"Teacher  {spending.queries:,} queries, about {spending.input_tokens:,} tokens in and "
         f"{spending.output_tokens:,} out: ${spending.usd:,.4f} "
@@ -133,7 +135,7 @@ def show_change(
 ) -> None:
     """Prints the changes that make a stage fit (`planning.proposals`), or that none does."""
     if found is None:
-        shown.say(
+        display.say(
             console,
             f"{stage.name}: none of the changes that were tried makes it fit; use chips "
             "with more memory, or more chips",
@@ -141,7 +143,7 @@ def show_change(
         return
     changes, fitting = found
     flags = " ".join(f"--config.{change}" for change in changes)
-    shown.say(
+    display.say(
         console,
         f"{stage.name}: needs {_needs(fitting)} GiB with {flags}",
     )
@@ -150,7 +152,7 @@ def show_change(
 def show_proposal(console: Console, stage: StagePlan, found: Iterable[tuple[str, int]]) -> None:
     """Prints the largest micro-batch of a training stage that fits, for each remat policy."""
     words = [f"{rows or 'no'} rows with remat={policy}" for policy, rows in found]
-    shown.say(
+    display.say(
         console,
         f"{stage.name}: the largest micro-batch within {HEADROOM:.0%} of the memory: "
         + ", ".join(words),
@@ -159,8 +161,8 @@ def show_proposal(console: Console, stage: StagePlan, found: Iterable[tuple[str,
 
 def show_shardings(console: Console, role: str, model: DecoderConfig, mesh: Mesh) -> None:
     """Prints each parameter's sharding in training: shape, mesh axes, and MiB on each device."""
-    table = shown.table("parameter", "shape", "sharded by", "MiB/device", words=3)
-    params = decoder.abstract(in_training(model), mesh)
+    table = display.table("parameter", "shape", "sharded by", "MiB/device", words=3)
+    params = decoder.abstract(training_config(model), mesh)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         spec = leaf.sharding.spec
         cuts = [
@@ -174,7 +176,7 @@ def show_shardings(console: Console, role: str, model: DecoderConfig, mesh: Mesh
             ", ".join(cuts) or "replicated",
             f"{local_bytes(leaf) / 2**20:,.2f}",
         )
-    shown.say(console, f"\n{role}")
+    display.say(console, f"\n{role}")
     console.print(table)
 
 
@@ -186,16 +188,16 @@ def show_study(
     usd_per_chip_hour: float = 0.0,
 ) -> None:
     """Prints the plan of a study."""
-    shown.say(console, (name, "bold"), f": {planned.runs} runs on {topology}\n")
-    table = shown.table("stage", "runs", "made", "at least", "if not shared")
+    display.say(console, (name, "bold"), f": {planned.runs} runs on {topology}\n")
+    table = display.table("stage", "runs", "made", "at least", "if not shared")
     for stage, total in planned.stages.items():
         times = (duration(total.seconds), duration(total.alone))
-        table.add_row(shown.cell(stage), str(total.runs), str(total.made), *times)
+        table.add_row(display.cell(stage), str(total.runs), str(total.made), *times)
     console.print(table)
     paid, each = planned.teacher, planned.teacher_alone
     hours = planned.chip_hours
     price = f", ${hours * usd_per_chip_hour:,.2f}" if usd_per_chip_hour else ""
-    shown.say(
+    display.say(
         console,
         f"\nTime     at least {duration(planned.seconds)} of work, {planned.seconds / 3600:.2f} h; "
         f"without sharing {duration(planned.seconds_alone)}; expected about "

@@ -147,7 +147,7 @@ class Lengths:
 
     def __init__(self, config: RunConfig, stages: Sequence[Stage], inputs: Inputs):
         self.config, self.inputs = config, inputs
-        asks = bool(methods.asking(stages))
+        asks = bool(methods.annotation_stages(stages))
         self._written_later = asks and config.teacher.kind in API_TEACHERS
         counted = config.data.source == "practice" or bool(config.data.path)
         for role in ROLES:

@@ -22,9 +22,9 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bridge_jax import shown
+from bridge_jax import display
 from bridge_jax.pipeline.artifacts import Step
-from bridge_jax.report import words
+from bridge_jax.report import formatting
 
 PANEL = 340  # CSS pixels: the whole width on a phone, half of the text width on a desktop
 MOST_POINTS, MOST_RINGS = 2000, 400  # in the map of the pool
@@ -124,7 +124,7 @@ def _saved(figure: Figure) -> str:
     """Returns the figure as SVG, without control characters, which XML does not allow."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return shown.plain(buffer.getvalue())
+    return display.plain(buffer.getvalue())
 
 
 def accuracy(
@@ -143,8 +143,9 @@ def accuracy(
             axes.plot(intervals[role], [y, y], color=colour, linewidth=2, solid_capstyle="butt")
             axes.plot(values[role], y, "o", color=colour, markersize=8, clip_on=False)
             axes.annotate(
-                words.percent(values[role]), (1, y), xytext=(12, 0), textcoords="offset points",
-                va="center", color=colour, size=14, annotation_clip=False,
+                formatting.percent(values[role]), (1, y), xytext=(12, 0),
+                textcoords="offset points", va="center",
+                color=colour, size=14, annotation_clip=False,
             )  # fmt: skip
         rows(axes, [titles[role] for role in roles], palette)
         axes.tick_params("y", labelsize=13, pad=8)
@@ -209,8 +210,10 @@ def domains(pool: Mapping[str, float], selection: Mapping[str, float]) -> str:
             pool_bar = axes.barh(y - 0.19, in_pool, height=0.32, color=palette.pool)
             bar = axes.barh(y + 0.19, in_selection, height=0.32, color=palette.accent)
             for bars in (pool_bar, bar):
-                axes.bar_label(bars, fmt=words.percent, padding=5, color=palette.muted, size=11)
-        rows(axes, [words.shortened(name) for name, _, _ in shares], palette, has_spine=True)
+                axes.bar_label(
+                    bars, fmt=formatting.percent, padding=5, color=palette.muted, size=11
+                )
+        rows(axes, [formatting.shortened(name) for name, _, _ in shares], palette, has_spine=True)
         axes.set_xlim(0, 1.15 * max(max(row[1:]) for row in shares))
         axes.set_xticks([])
         axes.spines["bottom"].set_visible(False)
@@ -459,7 +462,7 @@ def percent_axis(axis: Any, signed: bool = False) -> None:
     locator = ticker.MaxNLocator(5, steps=[1, 2, 5, 10])
     axis.set_major_locator(locator)
     if signed:
-        axis.set_major_formatter(lambda value, _: words.signed(value, decimals=0))
+        axis.set_major_formatter(lambda value, _: formatting.signed(value, decimals=0))
         return
     axis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
     shares = [value for value in locator() if 0 <= value <= 1]

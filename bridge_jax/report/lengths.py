@@ -100,7 +100,7 @@ class Lengths(NamedTuple):
         return [f"--config.student_training.steps={self.theirs}"]
 
 
-def of(run: RunArtifacts) -> Lengths:
+def compute(run: RunArtifacts) -> Lengths:
     """Returns the lengths of a run's trainings; `ours` sums all trainings of its student."""
     others = {INSTRUCT.name, DIRECT.name, LABELS.name}
     taken = {name: max(row["step"] for row in rows) + 1 for name, rows in run.curves.items()}

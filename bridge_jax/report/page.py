@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from bridge_jax import methods, shown
+from bridge_jax import display, methods
 from bridge_jax.atomic import replace
 from bridge_jax.config import ModelConfig, RunConfig
 from bridge_jax.data.practice import checkdigits
@@ -28,7 +28,7 @@ from bridge_jax.models.hub.files import is_hub_id
 from bridge_jax.pipeline.artifacts import Role
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.progress import duration
-from bridge_jax.report import figures, summary, words, workdir
+from bridge_jax.report import figures, formatting, summary, workdir
 from bridge_jax.report.workdir import Json, RunArtifacts
 from bridge_jax.text.prompts import Mode, system_message_of, with_budget
 
@@ -72,12 +72,12 @@ def template(name: str) -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "percent": words.percent,
-        "interval": words.interval,
-        "count": words.count,
-        "shortened": words.shortened,
+        "percent": formatting.percent,
+        "interval": formatting.interval,
+        "count": formatting.count,
+        "shortened": formatting.shortened,
         "duration": duration,
-        "markdown": shown.markdown,
+        "markdown": display.markdown,
     }
     return environment.get_template(name)
 
@@ -87,7 +87,7 @@ def _page(run: RunArtifacts, report: Json) -> str:
     spend, plots = report.get("spend"), {}
     losses = figures.loss_lines(run.curves.values())
     if report["accuracy"]:
-        accuracy = report["accuracy"], report["accuracy_interval"], words.titles(run.method)
+        accuracy = report["accuracy"], report["accuracy_interval"], formatting.titles(run.method)
         for name, width in (("narrow", NARROW), ("wide", HALF)):
             plots[name] = Markup(figures.accuracy(*accuracy, width))
     if "budgets" in report:
@@ -96,25 +96,25 @@ def _page(run: RunArtifacts, report: Json) -> str:
     # Questions and answers may hold control characters, which HTML does not allow.
     rendered = template("report.html").render(
         report=report,
-        measured_against=words.measured_against(report),
-        threshold=words.threshold(report),
-        trusted=words.trusted(report),
+        measured_against=formatting.measured_against(report),
+        threshold=formatting.threshold(report),
+        trusted=formatting.trusted(report),
         roles=list(report["accuracy"]),
         plots=plots,
         # An example may be by a model that this method does not measure.
         models=methods.measured() | methods.measured(run.method),
         table=run.table,
-        student=words.tested_student(report["accuracy"]),
-        chosen=words.chosen(report.get("selection", {})),
-        spend=words.spend_rows(spend) if spend else [],
-        spend_notes=words.spend_notes(spend) if spend else [],
-        speed=words.speed,
-        time=words.time(report["time"]),
-        made_with=words.made_with(report["made_with"]),
-        data_notes=[note for note, _ in words.data_notes(report["data"])] if run.data else [],
+        student=formatting.tested_student(report["accuracy"]),
+        chosen=formatting.chosen(report.get("selection", {})),
+        spend=formatting.spend_rows(spend) if spend else [],
+        spend_notes=formatting.spend_notes(spend) if spend else [],
+        speed=formatting.speed,
+        time=formatting.time(report["time"]),
+        made_with=formatting.made_with(report["made_with"]),
+        data_notes=[note for note, _ in formatting.data_notes(report["data"])] if run.data else [],
         matrix=report.get("classes", {}).get("matrix"),
         most_classes=metrics.MOST_CLASSES,
-        confusion=words.confusion,
+        confusion=formatting.confusion,
         selection=_selection(run),
         examples=examples(run),
         curves=[
@@ -135,7 +135,7 @@ def _page(run: RunArtifacts, report: Json) -> str:
         kinds_of_errors=checkdigits.ERRORS,
         config=json.dumps(run.config, indent=2, ensure_ascii=False) if run.config else "",
     )
-    return shown.plain(rendered)
+    return display.plain(rendered)
 
 
 def _selection(run: RunArtifacts) -> Json:
@@ -318,9 +318,9 @@ def card(
         base_id=base_id,
         measured=_measured(report, role),
         base=base,
-        titles=words.titles(config.method),
-        measured_against=words.measured_against(report),
-        method=methods.named(config.method).title,
+        titles=formatting.titles(config.method),
+        measured_against=formatting.measured_against(report),
+        method=methods.get_method(config.method).title,
         asks=methods.asks(config.method),
         data=data or f"practice tasks ({', '.join(config.data.domains)})",
         loader="AutoPeftModelForCausalLM" if adapter else "AutoModelForCausalLM",

@@ -118,7 +118,7 @@ def summarise(run: RunArtifacts) -> Json:
             "The models were tested on different numbers of questions "
             f"({min(tested)} to {max(tested)}): their accuracies are not comparable."
         )
-    report["verdict"] = verdict.of(run, report)
+    report["verdict"] = verdict.compute(run, report)
     return report
 
 

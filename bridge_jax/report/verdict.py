@@ -32,9 +32,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bridge_jax.evaluation import intervals, metrics
-from bridge_jax.report import lengths, words
+from bridge_jax.report import formatting, lengths
+from bridge_jax.report.formatting import percent, points, quoted, rounded, signed
 from bridge_jax.report.lengths import Lengths
-from bridge_jax.report.words import percent, points, quoted, rounded, signed
 from bridge_jax.report.workdir import Json, RunArtifacts
 
 MARGIN = 0.05  # a difference that matters
@@ -106,7 +106,7 @@ class _Evidence(NamedTuple):
         return quoted(self.report["constant"]["answer"])
 
 
-def of(run: RunArtifacts, report: Json) -> Json:
+def compute(run: RunArtifacts, report: Json) -> Json:
     """Returns the verdict on a run.
 
     Args:
@@ -119,7 +119,7 @@ def of(run: RunArtifacts, report: Json) -> Json:
     """
     answers: dict[str, Sequence[Any]] = dict(run.predictions)
     if "student" not in answers:
-        return {"line": words.headline(report), "code": "untested", "facts": _data(report)}
+        return {"line": formatting.headline(report), "code": "untested", "facts": _data(report)}
     mine = answers["student"]
     if "constant" in report:
         answers[CONSTANT] = metrics.always_answering(report["constant"]["answer"], mine)
@@ -127,7 +127,7 @@ def of(run: RunArtifacts, report: Json) -> Json:
     for other in (*list(_NAMES)[:2], CONSTANT, *list(_NAMES)[2:]):
         if compared := _compared(mine, answers.get(other, [])):
             against[other] = compared
-    found = _Evidence(report, against, lengths.of(run))
+    found = _Evidence(report, against, lengths.compute(run))
     code, line = next((name, said) for name, case in _CASES.items() if (said := case(found)))
     facts = [*_failures(report), *map(_fact(found), against), *_teacher(found), *_data(report)]
     if code == "labels_enough":
@@ -263,7 +263,7 @@ def _is_poor(report: Json) -> bool:
 
 def _of_teacher(report: Json) -> str:
     """Returns the teacher's accuracy, as "23% of the 30 questions that it was paid for"."""
-    asked = words.count(report["questions"]["teacher"], "question")
+    asked = formatting.count(report["questions"]["teacher"], "question")
     on_test = report["teacher_measured_on"] == "test"
     where = "the test" if on_test else f"the {asked} that it was paid for"
     return f"{percent(report['accuracy']['teacher'])} of {where}"
@@ -314,7 +314,7 @@ def _without_labels(found: _Evidence) -> str:
     if not told and before is not None:
         told.append(f"before training it answered {percent(before)}")
     beside = "; ".join(["nothing was trained on labels alone to compare with", *told])
-    n = words.count(found.report["questions"]["student"], "test question")
+    n = formatting.count(found.report["questions"]["student"], "test question")
     return f"The student answers {found.share} of {n}; {beside}."
 
 
@@ -371,7 +371,7 @@ def _failures(report: Json) -> list[Json]:
         found.append({"code": "class", "class": row["name"], "text": text})
     more = len(lost) - MOST_NAMED
     if more > 0:
-        text = f"{words.count(more, 'more class has', 'more classes have')} no right answer."
+        text = f"{formatting.count(more, 'more class has', 'more classes have')} no right answer."
         found.append({"code": "classes", "text": text})
     return found
 
@@ -388,5 +388,5 @@ def _teacher(found: _Evidence) -> list[Json]:
 
 
 def _data(report: Json) -> list[Json]:
-    notes = words.data_notes(report["data"]) if "data" in report else []
+    notes = formatting.data_notes(report["data"]) if "data" in report else []
     return [{"code": "data", "text": text} for text, share in notes if share >= MUCH]

@@ -38,7 +38,7 @@ from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.storage import Folder
 
 Json = dict[str, Any]
-_WAY_OUT = "run the command of this workdir again, which repairs or rebuilds it"
+_HINT = "run the command of this workdir again, which repairs or rebuilds it"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,9 +180,9 @@ def read_json(path: Path) -> Json:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error}); {_WAY_OUT}") from None
+        raise UserError(f"{path}: not JSON ({error}); {_HINT}") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: damaged: not a JSON object; {_WAY_OUT}")
+        raise UserError(f"{path}: damaged: not a JSON object; {_HINT}")
     return value
 
 
@@ -201,12 +201,12 @@ def _finished(
             continue
         manifest = storage.manifest(place)
         if manifest is None:
-            raise UserError(f"{place / storage.MANIFEST}: damaged; {_WAY_OUT}")
+            raise UserError(f"{place / storage.MANIFEST}: damaged; {_HINT}")
         if manifest["key"] != current[name]:
             continue
         # Reports read no parameters, and a copy of a workdir may have none.
         if wrong := storage.damage(place, manifest, hashes, params=False):
-            raise UserError(f"{place}: {next(iter(wrong.values()))}; {_WAY_OUT}")
+            raise UserError(f"{place}: {next(iter(wrong.values()))}; {_HINT}")
         found[name] = manifest
     return found
 

@@ -198,12 +198,12 @@ def cover(
     """
     rows = place_rows(centered(embeddings), mesh)
     rank, label = place(scaled_ranks(score, labels), mesh), place(labels.astype(np.int32), mesh)
-    seat = seats(np.bincount(labels, minlength=len(mass)), mass)
+    seat = allocate(np.bincount(labels, minlength=len(mass)), mass)
     given = count  # Places; some of them may go to copies.
     while True:
         turn = _occurrences(seat[:given])
         steps = int(turn.max()) + 1
-        found = take_turns(rows, rank, label, len(mass), score_weight, steps, mesh)
+        found = select_per_cluster(rows, rank, label, len(mass), score_weight, steps, mesh)
         taken, is_copy = (gather(part, len(score)) for part in found)
         chosen = np.flatnonzero(taken >= 0)
         chosen = chosen[np.lexsort((taken[chosen], labels[chosen]))]
@@ -215,7 +215,7 @@ def cover(
         given = min(2 * given, len(score))
 
 
-def seats(sizes: np.ndarray, mass: np.ndarray) -> np.ndarray:
+def allocate(sizes: np.ndarray, mass: np.ndarray) -> np.ndarray:
     """Returns int[N]: the cluster that gets each place, in order; at most one place per member.
 
     Each cluster first gets one place, in order of mass. Then Webster's method (Sainte-Lague) gives
@@ -253,7 +253,7 @@ def _occurrences(values: np.ndarray) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnames=("clusters", "mesh"))
-def take_turns(
+def select_per_cluster(
     rows: PoolRows,
     rank: jax.Array,
     label: jax.Array,

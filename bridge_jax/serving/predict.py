@@ -22,14 +22,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bridge_jax import atomic, shown
+from bridge_jax import atomic, display
 from bridge_jax.config.fields import check
 from bridge_jax.config.io import to_json
 from bridge_jax.errors import UserError
 from bridge_jax.evaluation import confidence
 from bridge_jax.pipeline import files
 from bridge_jax.pipeline.content import Hashes
-from bridge_jax.pipeline.leases import held
+from bridge_jax.pipeline.locks import held
 from bridge_jax.progress import track
 from bridge_jax.serving.answering import Answering, Questions
 from bridge_jax.serving.models import FILE, AskingConfig, FoundModel, QuestionsConfig
@@ -269,4 +269,4 @@ def _marked(row: dict[str, Any], least: float) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> Any:
-    return str(value).lower() if isinstance(value, bool) else shown.csv_value(value)
+    return str(value).lower() if isinstance(value, bool) else display.csv_value(value)

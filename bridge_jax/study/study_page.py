@@ -10,12 +10,12 @@ from pathlib import Path
 from markupsafe import Markup
 from rich.console import Console
 
-from bridge_jax import methods, shown
+from bridge_jax import display, methods
 from bridge_jax.atomic import replace
 from bridge_jax.evaluation import intervals
 from bridge_jax.evaluation.intervals import REPLICATES
 from bridge_jax.progress import duration
-from bridge_jax.report import page, words
+from bridge_jax.report import formatting, page
 from bridge_jax.report.workdir import Json
 from bridge_jax.study import RUNS, advisor, results, study_figures
 
@@ -90,10 +90,10 @@ def _page(result: Json, links: dict[str, str]) -> str:
         links=links,
         has_axis=study_figures.has_axis(result),
         only_last=len(study_figures.with_gaps(result)) < sum(bool(p["gaps"]) for p in points),
-        made_with=words.made_with(result["made_with"]),
+        made_with=formatting.made_with(result["made_with"]),
         against=against(result["levels"]),
     )
-    return shown.plain(rendered)
+    return display.plain(rendered)
 
 
 def row(point: Json) -> dict[str, str]:
@@ -111,13 +111,13 @@ def row(point: Json) -> dict[str, str]:
             role: _with_interval(accuracy.get(role)) for role in ("student", "assistant", "teacher")
         },
         "difference": difference(point),
-        "parse": "" if parse is None else words.percent(parse),
+        "parse": "" if parse is None else formatting.percent(parse),
         "queries": f"{cost['queries']:,.0f}",
-        "usd": words.dollars(cost["usd"]),
+        "usd": formatting.dollars(cost["usd"]),
         "teacher_tokens": f"{cost['teacher_tokens']:,.0f}",
         "local_tokens": f"{local:,.0f}",
         "labels": _with_interval(accuracy.get("student_labels")),
-        "constant": "" if point["constant"] is None else words.percent(point["constant"]),
+        "constant": "" if point["constant"] is None else formatting.percent(point["constant"]),
         "questions": f"{point['questions']:,}",
         "tokens": f"{cost['tokens']:,.0f}",
         "seeds": str(len(point["seeds"])),
@@ -132,7 +132,7 @@ def _with_interval(value: Json | None) -> str:
     if value is None:
         return ""
     bounds = f"{100 * value['low']:.0f}–{100 * value['high']:.0f}"
-    return f"{words.percent(value['mean'])} ({bounds})"
+    return f"{formatting.percent(value['mean'])} ({bounds})"
 
 
 def difference(point: Json) -> str:
@@ -140,7 +140,7 @@ def difference(point: Json) -> str:
     value = point["difference"]
     if value is None:
         return ""
-    mean, low, high = (words.signed(value[key]) for key in ("mean", "low", "high"))
+    mean, low, high = (formatting.signed(value[key]) for key in ("mean", "low", "high"))
     return f"{mean} ({low} to {high})"
 
 
@@ -153,7 +153,7 @@ def verdict(value: Json) -> str:
     interval is too narrow with few seeds (`evaluation.intervals`).
     """
     seeds = list(value["seeds"].values())
-    better, many = sum(seed > 0 for seed in seeds), words.count(len(seeds), "seed")
+    better, many = sum(seed > 0 for seed in seeds), formatting.count(len(seeds), "seed")
     side = f"better for {better} of {many}"
     if value["t_low"] is not None:
         if min(value["low"], value["t_low"]) > 0:
@@ -190,7 +190,7 @@ def findings(result: Json) -> list[str]:
 def against(levels: Mapping[str, float]) -> str:
     """Returns the levels in words: "the constant answer is right for 13%; labels alone give …"."""
     names = {"constant": "the constant answer is right for", "labels": "labels alone give"}
-    return "; ".join(f"{names[name]} {words.percent(share)}" for name, share in levels.items())
+    return "; ".join(f"{names[name]} {formatting.percent(share)}" for name, share in levels.items())
 
 
 def bill(result: Json) -> str:
@@ -198,12 +198,13 @@ def bill(result: Json) -> str:
     paid, rest = result["bill"], result["bill"]["unsettled"]
     alone = sum(point["cost"]["usd"] * len(point["seeds"]) for point in result["points"])
     text = (
-        f"{words.dollars(paid['usd'])} for {words.count(paid['queries'], 'query', 'queries')} "
-        f"in all; without a shared ledger it would have been {words.dollars(alone)}"
+        f"{formatting.dollars(paid['usd'])} for "
+        f"{formatting.count(paid['queries'], 'query', 'queries')} in all; "
+        f"without a shared ledger it would have been {formatting.dollars(alone)}"
     )
     if rest["queries"]:
-        calls = words.count(rest["queries"], "query", "queries")
-        text += f"; in addition up to {words.dollars(rest['usd'])} for {calls} unsettled"
+        calls = formatting.count(rest["queries"], "query", "queries")
+        text += f"; in addition up to {formatting.dollars(rest['usd'])} for {calls} unsettled"
     return text
 
 
@@ -231,7 +232,7 @@ def failures(result: Json) -> list[str]:
                 at = "" if len(mine) == len(points) else " at " + ", ".join(map(_x, mine))
                 places.append(f"{variant}{at} ({seeds})")
                 total += seeds
-        runs = words.count(result["runs"]["done"], "run")
+        runs = formatting.count(result["runs"]["done"], "run")
         sentences.append(f"{name} in {total} of {runs}: {', '.join(places)}.")
     return sentences
 
@@ -247,9 +248,9 @@ def advice(result: Json) -> list[str]:
             text = f"too few budgets ({len(found['budgets'])}) to check the curve on one held out."
         else:
             text = (
-                f"from the smaller budgets, {words.percent(held['predicted'])} was predicted for "
-                f"{held['queries']:g} queries (90% {_bounds(held)}); the measured value was "
-                f"{words.percent(held['measured'])}, "
+                f"from the smaller budgets, {formatting.percent(held['predicted'])} was predicted "
+                f"for {held['queries']:g} queries (90% {_bounds(held)}); the measured value was "
+                f"{formatting.percent(held['measured'])}, "
                 f"{'inside' if held['inside'] else 'outside'} the interval."
             )
         sentences.append(f"{name}: {text}")
@@ -270,7 +271,8 @@ def answers(result: Json, accuracy: float | None, queries: float | None) -> list
 def _no_curve(advice: Json) -> str:
     budgets = advice["budgets"]
     if advice["status"] == "few":
-        return f"{words.count(len(budgets), 'budget')} measured, a curve needs {advisor.FEWEST}."
+        measured = formatting.count(len(budgets), "budget")
+        return f"{measured} measured, a curve needs {advisor.FEWEST}."
     return (
         f"between {budgets[0]:g} and {budgets[-1]:g} queries no gain with the budget can be "
         "distinguished from chance: measure more seeds or larger budgets."
@@ -281,7 +283,7 @@ def _budget_for(advice: Json, accuracy: float) -> str:
     found = advisor.budget_for(advice, accuracy)
     if found["status"] in ("few", "flat"):
         return _no_curve(advice)
-    target, most = words.percent(accuracy), f"{advice['budgets'][-1]:g}"
+    target, most = formatting.percent(accuracy), f"{advice['budgets'][-1]:g}"
     low, high = (
         "no bound" if found[key] is None else f"{found[key]:,.0f}" for key in ("low", "high")
     )
@@ -302,12 +304,12 @@ def _accuracy_for(advice: Json, queries: float) -> str:
     if found["status"] in ("few", "flat"):
         return _no_curve(advice)
     beyond = ", beyond what was measured" if found["status"] == "beyond" else ""
-    share = f"{words.percent(found['accuracy'])} (90%: {_bounds(found)})"
+    share = f"{formatting.percent(found['accuracy'])} (90%: {_bounds(found)})"
     return f"{queries:g} queries buy about {share}{beyond}."
 
 
 def _bounds(found: Json) -> str:
-    return words.interval([found["low"], found["high"]])
+    return formatting.interval([found["low"], found["high"]])
 
 
 def to_csv(result: Json) -> str:
@@ -329,7 +331,7 @@ def to_csv(result: Json) -> str:
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: shown.csv_value(v) for k, v in row.items()} for row in rows)
+    writer.writerows({k: display.csv_value(v) for k, v in row.items()} for row in rows)
     return out.getvalue()
 
 
@@ -368,13 +370,13 @@ def to_latex(result: Json) -> str:
 
 def _latex(cells: Iterable[str]) -> str:
     """Returns a row of a `tabular`, with special characters escaped."""
-    escaped = ("".join(_LATEX.get(sign, sign) for sign in shown.line(cell)) for cell in cells)
+    escaped = ("".join(_LATEX.get(sign, sign) for sign in display.line(cell)) for cell in cells)
     return " & ".join(escaped) + r" \\"
 
 
 def print_study(result: Json, console: Console) -> None:
     """Prints the points, the bill, the time and the findings."""
-    say = functools.partial(shown.say, console)
+    say = functools.partial(display.say, console)
     say("")
     say(result["question"])
     if result["measure"] != "accuracy":
@@ -398,14 +400,14 @@ def print_study(result: Json, console: Console) -> None:
         console.width = max(console.width, WIDEST)  # Rows are not wrapped.
     elif console.width < WIDEST:
         columns = {key: title for key, title in columns.items() if key not in _WIDE_ALONE}
-    table = shown.table(*columns.values())
+    table = display.table(*columns.values())
     for column in table.columns[1:4]:  # Their headers may be long.
         column.no_wrap = False
     for point in result["points"]:
         found = row(point)
         found["assistant"] = found["assistant"].partition(" ")[0]
         style = "bold" if point["variant"] == result["reference"] else None
-        table.add_row(*(shown.cell(found[key]) for key in columns), style=style)
+        table.add_row(*(display.cell(found[key]) for key in columns), style=style)
     if result["points"]:
         console.print(table)
     for sentence in findings(result):

@@ -167,7 +167,7 @@ class ApiTeacher(abc.ABC):
     def job_refused(self, job_id: str, said: Any) -> JobRefused:
         """Returns the error for a batch job that the vendor refused, with its reason."""
         said = said or "it gave no reason"
-        return JobRefused(self.secret.hide(f"{self.name} refused batch job {job_id}: {said}"))
+        return JobRefused(self.secret.redact(f"{self.name} refused batch job {job_id}: {said}"))
 
 
 def read_results(

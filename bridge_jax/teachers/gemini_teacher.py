@@ -143,7 +143,7 @@ class GeminiTeacher(ApiTeacher):
             error = mapping(answer["error"])
             code, said = error.get("code"), error.get("message") or answer["error"]
             if code in _PASSING:
-                raise TeacherError(self.secret.hide(f"{self.name}: {said}"), "transient")
+                raise TeacherError(self.secret.redact(f"{self.name}: {said}"), "transient")
             status = 401 if code in (7, 16) else 400
             raise self.errors.refused(status, {}, {"message": said})
         return self.reply(request, mapping(answer["response"]))

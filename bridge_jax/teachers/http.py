@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from bridge_jax.errors import UserError
 from bridge_jax.ledger.requests import TeacherReply
-from bridge_jax.teachers.protocol import TeacherError, Trouble
+from bridge_jax.teachers.protocol import ErrorKind, TeacherError
 from bridge_jax.teachers.secret import Secret, causes
 
 # JSON of servers. Reading takes linear time, and raises only `Unreadable`.
@@ -175,7 +175,7 @@ class HttpErrors:
           refusal: returns the vendor's refusal in an error of its SDK; None for other errors.
           unreadable: errors that the SDK raises if it cannot read an answer.
         """
-        with self.secret.guard():
+        with self.secret.redact_errors():
             try:
                 yield
             except UserError:
@@ -238,7 +238,7 @@ class HttpErrors:
 
     def unusable(self, answer: str) -> TeacherError:
         """Returns the error for an unusable answer; whether it is billed is unknown."""
-        said = " ".join(self.secret.hide(answer).split())[:200]
+        said = " ".join(self.secret.redact(answer).split())[:200]
         return self._lost(f"the response is not a model reply: {said!r}")
 
     def broken(self, error: BaseException) -> TeacherError | None:
@@ -247,7 +247,7 @@ class HttpErrors:
         libraries = {type(e).__module__.split(".")[0] for e in chain}
         names = {cls.__name__ for e in chain for cls in type(e).__mro__}
         last = chain[-1]
-        said = " ".join(self.secret.hide(f"{type(last).__name__}: {last}").split())[:300]
+        said = " ".join(self.secret.redact(f"{type(last).__name__}: {last}").split())[:300]
         # The layer around aiohttp reports a lost answer as httpx's ConnectTimeout.
         never_sent = _NEVER_SENT_BY_AIOHTTP if "aiohttp" in libraries else _NEVER_SENT
         if any(map(never_sent.fullmatch, names)):
@@ -265,22 +265,22 @@ class HttpErrors:
         self, status: int, headers: Mapping[str, str], body: Any, where: str
     ) -> TeacherError:
         error = _error_in(body)
-        said = self.secret.hide(str(error.get("message") or body or "no reason given"))[:500]
+        said = self.secret.redact(str(error.get("message") or body or "no reason given"))[:500]
         reasons = {str(error.get("code")), str(error.get("status"))}
         reasons |= {str(detail.get("reason", "")) for detail in _details(error)}
-        trouble: Trouble = "rejected"
-        way_out = ""
+        trouble: ErrorKind = "rejected"
+        hint = ""
         if status in (401, 403) or "API_KEY_INVALID" in reasons:
-            trouble, way_out = "fatal", f"; set {self.secret.variable} to a key that it accepts"
+            trouble, hint = "fatal", f"; set {self.secret.variable} to a key that it accepts"
         elif status == 402 or "insufficient_quota" in reasons:
-            trouble, way_out = "fatal", "; add credit to the account"
+            trouble, hint = "fatal", "; add credit to the account"
         elif status == 404:
-            trouble, way_out = "fatal", "; fix teacher.model or teacher.base_url"
+            trouble, hint = "fatal", "; fix teacher.model or teacher.base_url"
         elif status in _OF_A_PROXY:
-            trouble, way_out = "unknown", "; whether it is billed is unknown"
+            trouble, hint = "unknown", "; whether it is billed is unknown"
         elif status in (409, 425, 429) or status >= 500:
             trouble = "transient"
-        message = f"{self.teacher} answers {where}: {said}{way_out}"
+        message = f"{self.teacher} answers {where}: {said}{hint}"
         return TeacherError(message, trouble, _retry_after(headers, error))
 
     def _redirected(self, status: int, headers: Mapping[str, str]) -> TeacherError:
@@ -290,7 +290,9 @@ class HttpErrors:
             host = urlsplit(location).hostname or ""
         except ValueError:
             host = ""
-        to = f"host {self.secret.hide(host)[:100]}" if host else "another address of the same host"
+        to = (
+            f"host {self.secret.redact(host)[:100]}" if host else "another address of the same host"
+        )
         return TeacherError(
             f"{self.teacher} answers HTTP {status} and redirects to {to}; not followed, because "
             "the key would be sent there too: set teacher.base_url to the intended address"

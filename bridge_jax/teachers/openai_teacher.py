@@ -224,14 +224,14 @@ class OpenAITeacher(ApiTeacher):
             code = mapping(error).get("code")
             said = f"{self.name}: {mapping(error).get('message') or code or error}"
             passing = code in ("batch_expired", "batch_cancelled")
-            raise TeacherError(self.secret.hide(said), "transient" if passing else "rejected")
+            raise TeacherError(self.secret.redact(said), "transient" if passing else "rejected")
         response = mapping(row.get("response"))
         status, body = response.get("status_code"), response.get("body")
         # Without a valid status, the body itself shows whether it is a reply or an error.
         if isinstance(status, int) and status != 200:
             if self._dialect.learn(sent_as.body(request), status, body):
                 said = f"{self.name} rejected a field of the request; retrying with others: {body}"
-                raise TeacherError(self.secret.hide(said)[:500], "transient")
+                raise TeacherError(self.secret.redact(said)[:500], "transient")
             raise self.errors.refused(status, {}, body)
         return self.reply(request, mapping(body))
 

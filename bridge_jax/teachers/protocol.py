@@ -8,7 +8,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.ledger.requests import TeacherReply, TeacherRequest
 from bridge_jax.text.markers import whole_characters
 
-Trouble = Literal["fatal", "rejected", "transient", "unknown"]
+ErrorKind = Literal["fatal", "rejected", "transient", "unknown"]
 
 
 class Teacher(Protocol):
@@ -47,9 +47,9 @@ class TeacherError(UserError):
       retry_after: the wait that the vendor asks for, in seconds.
     """
 
-    def __init__(self, message: str, trouble: Trouble = "fatal", retry_after: float = 0.0):
+    def __init__(self, message: str, trouble: ErrorKind = "fatal", retry_after: float = 0.0):
         super().__init__(whole_characters(message))
-        self.trouble: Trouble = trouble
+        self.trouble: ErrorKind = trouble
         self.retry_after = retry_after
 
 

@@ -76,7 +76,7 @@ class Secret:
                     forms.add(text[-(-8 * before // 6) : bits // 6])
         return sorted(forms, key=len, reverse=True)
 
-    def hide(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """Returns `text` with the key hidden in all its spellings, whole or cut off at its end."""
         if not self.value:
             return text
@@ -105,13 +105,13 @@ class Secret:
         return dataclasses.replace(reply, text=self._without_key(reply.text))
 
     @contextlib.contextmanager
-    def guard(self) -> Iterator[None]:
+    def redact_errors(self) -> Iterator[None]:
         """Hides the key in errors raised in the block: in their message, notes and causes."""
         try:
             yield
         except Exception as error:
             if self.value and not self._scrub(error):
-                said = f"{type(error).__name__}: {self.hide(str(error))}"
+                said = f"{type(error).__name__}: {self.redact(str(error))}"
                 raise RuntimeError(said) from None
             raise
 
@@ -121,10 +121,10 @@ class Secret:
         for inner in causes(error):
             if inner.__suppress_context__:  # Tracebacks do not show the context.
                 inner.__context__ = None
-            inner.args = tuple(self.hide(a) if isinstance(a, str) else a for a in inner.args)
+            inner.args = tuple(self.redact(a) if isinstance(a, str) else a for a in inner.args)
             if notes := getattr(inner, "__notes__", None):
-                notes[:] = [self.hide(str(note)) for note in notes]
-            hidden &= self.hide(str(inner)) == str(inner)
+                notes[:] = [self.redact(str(note)) for note in notes]
+            hidden &= self.redact(str(inner)) == str(inner)
         return hidden
 
 

@@ -15,7 +15,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.text.markers import whole_characters
 from bridge_jax.text.templates import (
     DATE,
-    WAY_OUT,
+    HINT,
     Messages,
     Template,
     compile_template,
@@ -240,7 +240,7 @@ def _render(template: Template, messages: Messages, open_turn: bool) -> Rendered
             raise UnwrittenError(
                 f"the checkpoint's chat template does not render the {message['role']} message "
                 f"verbatim ({shown!r} ...), so the model would be trained on something else; "
-                f"{WAY_OUT}, or use another chat model"
+                f"{HINT}, or use another chat model"
             )
     return Rendered("".join(pieces), contents)
 

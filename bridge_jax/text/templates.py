@@ -34,7 +34,7 @@ _COUNT, _LIMIT, _JOIN = "count_steps", "limit_size", "join_limited"  # filters t
 
 _SIZED = (str, bytes, list, tuple, dict)
 
-WAY_OUT = "fix it (chat_template.jinja, or chat_template in tokenizer_config.json)"
+HINT = "fix it (chat_template.jinja, or chat_template in tokenizer_config.json)"
 
 
 class _TooMuch(jinja2.TemplateRuntimeError):
@@ -56,7 +56,7 @@ def compile_template(source: str, tokens: Mapping[str, Any]) -> Template:
     try:
         template = env.from_string(_Bounded(env).visit(env.parse(source)))
     except Exception as error:  # Python's compiler limits depth and size.
-        raise UserError(f"the chat template is not valid jinja2: {error}; {WAY_OUT}") from error
+        raise UserError(f"the chat template is not valid jinja2: {error}; {HINT}") from error
 
     def render(messages: Messages, open_turn: bool) -> str:
         given = sum(len(str(message.get("content"))) for message in messages)
@@ -75,7 +75,7 @@ def compile_template(source: str, tokens: Mapping[str, Any]) -> Template:
                 fault = f"rejects the messages: {error}"
             else:
                 fault = f"fails: {type(error).__name__}: {error}"
-            raise UserError(f"the checkpoint's chat template {fault}; {WAY_OUT}") from error
+            raise UserError(f"the checkpoint's chat template {fault}; {HINT}") from error
 
     return render
 

@@ -46,8 +46,8 @@ def load_params(path: Path, like: Any) -> Any:
     """
     if not path.is_dir():
         raise UserError(f"{path}: no checkpoint here; run the stage that writes it")
-    way_out = f"delete the stage's folder {path.parent} and run the same command again"
-    with _damage(path, way_out), ocp.PyTreeCheckpointer() as checkpointer:
+    hint = f"delete the stage's folder {path.parent} and run the same command again"
+    with _damage(path, hint), ocp.PyTreeCheckpointer() as checkpointer:
         return checkpointer.restore(path.absolute(), args=_restoring(like))
 
 
@@ -123,7 +123,7 @@ class StateCheckpoints:
 
 
 @contextlib.contextmanager
-def _damage(path: Path, way_out: str) -> Iterator[None]:
+def _damage(path: Path, hint: str) -> Iterator[None]:
     """Turns an error while reading the checkpoint at `path` into a `UserError`."""
     _say_errors_once()
     try:
@@ -131,7 +131,7 @@ def _damage(path: Path, way_out: str) -> Iterator[None]:
     except Exception as error:  # Orbax and TensorStore raise many kinds.
         raise UserError(
             f"{path}: the checkpoint is damaged ({type(error).__name__}: {str(error)[:200]}); "
-            f"{way_out}"
+            f"{hint}"
         ) from error
 
 

@@ -12,7 +12,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.generation.engine import Engine, Request, calls, slot_length, slots_of
 from bridge_jax.models import costs, decoder
 from bridge_jax.models.cache import init_cache
-from bridge_jax.models.layouts import as_generated
+from bridge_jax.models.layouts import generation_config
 from bridge_jax.timing import Spans
 
 RNG = np.random.default_rng(0)
@@ -249,7 +249,7 @@ def test_a_smaller_cache_is_less_exact(tiny_model, one_device, cache, atol):
         same = next((n for n, (a, b) in enumerate(pairs) if a != b), len(pairs))
         errors += [abs(a - b) for a, b in zip(completion.logprobs[:same], found[i].logprobs)]
     assert len(errors) > 60 and 1e-5 < max(errors) < atol
-    made = as_generated(tiny_model[0], cache)
+    made = generation_config(tiny_model[0], cache)
     kept = init_cache(made, 2, 8, 1)[0]
     wide = made.head_dim
     assert kept.keys.dtype == {"bf16": jnp.bfloat16, "int8": jnp.int8}[cache]

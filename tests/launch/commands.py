@@ -28,7 +28,7 @@ _FORKED.set_forkserver_preload(
     [
         "pytest",
         "bridge_jax.runs",
-        "bridge_jax.report.terminal",
+        "bridge_jax.report.page",
         "bridge_jax.planning.plan",
         "bridge_jax.serving.predict",
         __name__,

@@ -51,14 +51,14 @@ def with_yes(monkeypatch, value):
 
 def test_without_a_terminal_it_takes_yes(tmp_path, monkeypatch):
     with_yes(monkeypatch, False)
-    confirm = consent.asking(tmp_path, Console(quiet=True))
+    confirm = consent.make_confirm(tmp_path, Console(quiet=True))
     with pytest.raises(UserError, match=r"ask big-1 4 times, for at most \$0\.10, .* pass --yes"):
         confirm(ONE)
     assert not (tmp_path / ledger_consent.FILE).exists()
     with_yes(monkeypatch, True)
     confirm(ONE)
     with_yes(monkeypatch, False)
-    consent.asking(tmp_path, Console(quiet=True))(ONE)  # It was agreed to.
+    consent.make_confirm(tmp_path, Console(quiet=True))(ONE)  # It was agreed to.
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_on_a_terminal_it_is_a_question(tmp_path, monkeypatch, typed, agreed):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", answer)
     with_yes(monkeypatch, False)
-    confirm = consent.asking(tmp_path, Console(quiet=True))
+    confirm = consent.make_confirm(tmp_path, Console(quiet=True))
     if agreed:
         confirm(ONE)
     else:

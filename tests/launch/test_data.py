@@ -11,7 +11,7 @@ from fake_vendor import KEY, FakeVendor
 from rich.console import Console
 
 from bridge_jax.config import io as config_io
-from bridge_jax.planning import looking
+from bridge_jax.planning import inspection
 from bridge_jax.runs import Run
 from tests import tiny
 from tests.launch import commands, tiny_run
@@ -137,10 +137,10 @@ def test_many_bad_rows_are_listed_in_a_file(tmp_path, monkeypatch):
     (tmp_path / "rows.csv").write_text("id,question,answer\n" + "\n".join(lines))
     settings = ("data.source=csv", "data.path=rows.csv", "data.kind=label", "data.choices=a,b")
     config = tiny_run.settings(tiny_run.write_config(tmp_path), *settings)
-    seen = looking.look(config)
+    seen = inspection.inspect(config)
     console = Console(record=True, width=80, file=io.StringIO())
-    looking.show_bad_rows(console, seen.splits.bad, "rows.csv")
-    looking.show(console, seen, 1)
+    inspection.show_bad_rows(console, seen.splits.bad, "rows.csv")
+    inspection.show(console, seen, 1)
     out = console.export_text()
     assert "50 of 100 rows are bad" in out and out.count("answer has no value") == 21
     assert "and 30 more; the whole list is in rows.csv.bad_rows.jsonl" in out
@@ -152,8 +152,8 @@ def test_a_row_shows_what_is_trained(folder):
     config = tiny_run.settings(
         tiny_run.write_config(folder), "data.rationale=medium", "data.domains=triage"
     )
-    seen = looking.look(config)
-    pieces, padding = looking.training_row(seen)
+    seen = inspection.inspect(config)
+    pieces, padding = inspection.training_row(seen)
     first = seen.splits.pool[0]
     assert [piece.of for piece in pieces[:3]] == ["prompt", "rationale", "answer"]
     assert first.question in pieces[0].text and first.question not in pieces[1].text

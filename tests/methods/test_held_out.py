@@ -206,7 +206,7 @@ def test_the_budget_pays_for_selection_and_test(make):
     labels = ["method=labels", "data.labelled=true", "budget.queries=3"]
     with pytest.raises(UserError, match=r"budget\.queries=3 does not cover"):
         make(*labels)
-    assert methods.paying(make(*labels, "evaluation.teacher_test=3").stages)
+    assert methods.teacher_stages(make(*labels, "evaluation.teacher_test=3").stages)
 
 
 def test_a_quote_counts_the_test_where_nothing_else_is_asked(make):

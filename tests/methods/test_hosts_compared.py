@@ -23,9 +23,9 @@ def stages(tmp_path):
 
 
 def others(monkeypatch, *answers):
-    """Lets `hosts.gather` find what the other hosts have, call by call."""
+    """Lets `hosts.all_gather` find what the other hosts have, call by call."""
     left = list(answers)
-    monkeypatch.setattr(hosts, "gather", lambda value: [value, *left.pop(0)])
+    monkeypatch.setattr(hosts, "all_gather", lambda value: [value, *left.pop(0)])
 
 
 ROWS, SAME = "rows.jsonl (data/pool)", "same (data/pool)"

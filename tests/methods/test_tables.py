@@ -47,7 +47,7 @@ def every_choice(options):
 @pytest.mark.parametrize("name", methods.METHODS)
 @pytest.mark.parametrize("choices", [one_apart, pytest.param(every_choice, marks=pytest.mark.slow)])
 def test_the_table_is_what_the_method_may_run(name, choices):
-    method, found = methods.named(name), {}
+    method, found = methods.get_method(name), {}
     options = OPTIONS
     if name in MORE:
         options = (*([each[0], each[-1]] for each in OPTIONS[:8]), *MORE[name])

@@ -11,7 +11,7 @@ from jax.experimental.pallas.ops.tpu import splash_attention
 
 from bridge_jax.config import MeshConfig
 from bridge_jax.models import attention as module
-from bridge_jax.models.attention import SlidingWindow, attention, cudnn_takes, splash_takes
+from bridge_jax.models.attention import SlidingWindow, attention, supports_cudnn, supports_splash
 from bridge_jax.models.config import best_kernel
 from bridge_jax.parallel.sharding import make_mesh
 
@@ -67,7 +67,7 @@ def value_and_gradients(kernel, case):
 
 @on_cases
 def test_splash_attention_gives_the_plain_result(case, interpreted):
-    assert splash_takes(inputs()[0])
+    assert supports_splash(inputs()[0])
     expected = value_and_gradients("plain", case)
     assert np.abs(expected[0]).max() > 1
     found = value_and_gradients("splash", case)
@@ -123,14 +123,14 @@ def test_chunks_hold_fewer_scores(monkeypatch):
 
 def test_what_the_kernels_take():
     query = inputs()[0]
-    assert splash_takes(query)
-    assert not splash_takes(query[:, :100])  # less than a block
+    assert supports_splash(query)
+    assert not supports_splash(query[:, :100])  # less than a block
     narrow = query.astype(jnp.bfloat16)
-    assert cudnn_takes(narrow, None)
-    assert not cudnn_takes(query, None)  # f32
-    assert not cudnn_takes(narrow, 30.0)
-    assert not cudnn_takes(narrow[:, :201], None)  # an odd number of rows
-    assert not cudnn_takes(jnp.concatenate([narrow] * 5, -1), None)  # 160 wide
+    assert supports_cudnn(narrow, None)
+    assert not supports_cudnn(query, None)  # f32
+    assert not supports_cudnn(narrow, 30.0)
+    assert not supports_cudnn(narrow[:, :201], None)  # an odd number of rows
+    assert not supports_cudnn(jnp.concatenate([narrow] * 5, -1), None)  # 160 wide
 
 
 def test_cudnn_forward_and_backward_are_what_a_gpu_gets(monkeypatch):

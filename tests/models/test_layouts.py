@@ -184,7 +184,7 @@ def test_every_shipped_model_has_its_place(model, where):
     assert train.size == write.size == devices
     assert found.training.data % slices == found.generation.data % slices == 0
     assert found.generation.fsdp == 1
-    params = decoder.abstract(layouts.in_training(config), train)
+    params = decoder.abstract(layouts.training_config(config), train)
     everything = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
     # All but norms, biases and one side of an adapter is cut.
     parts = found.training.fsdp * found.training.tensor

@@ -146,7 +146,7 @@ def test_smollm2_keeps_its_perplexity_over_an_int8_base(smollm2, one_device):
     rounded = dataclasses.replace(config, lora=LoraConfig(rank=1, base="int8"))
     adapter, kept = projection.split(decoder.abstract(rounded, one_device))
     nothing = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), adapter)
-    over_int8 = rounded, projection.combine(projection.frozen(params, kept), nothing)
+    over_int8 = rounded, projection.combine(projection.quantized_base(params, kept), nothing)
 
     def nll(model):
         total = 0.0

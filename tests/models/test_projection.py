@@ -210,7 +210,7 @@ def rounded(model, mesh):
     adapter, kept = projection.split(decoder.abstract(config, mesh))
     own, base = projection.split(params)
     assert jax.tree.structure(own) == jax.tree.structure(adapter)
-    return config, projection.combine(projection.frozen(base, kept), own)
+    return config, projection.combine(projection.quantized_base(base, kept), own)
 
 
 def test_an_int8_base_is_rounded_for_each_output(tiny_model, one_device):

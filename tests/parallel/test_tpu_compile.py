@@ -216,7 +216,7 @@ def test_strategies(mesh, pool):
     first = jax.ShapeDtypeStruct((1,), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec()))
     check(greedy.centers.lower(pool, first, 500, mesh))
     check(greedy.herded.lower(pool, array(mesh, WIDTH, dtype=jnp.float32), 500, mesh))
-    check(greedy.take_turns.lower(pool, rank, label, 100, 0.5, 50, mesh))
+    check(greedy.select_per_cluster.lower(pool, rank, label, 100, 0.5, 50, mesh))
     check(clusters.neighbour_distances.lower(pool, label, mesh))
 
 

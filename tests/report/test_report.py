@@ -18,7 +18,7 @@ from bridge_jax.methods.annotations import ANNOTATIONS, Bill
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline import files
 from bridge_jax.pipeline.artifacts import Artifact, MeasuredModel, rows
-from bridge_jax.report import figures, page, words
+from bridge_jax.report import figures, formatting, page
 from tests import declared
 
 
@@ -97,11 +97,11 @@ def test_numbers(workdir):
     assert result["training"]["tutoring/student"] == pytest.approx(
         {"step_seconds": 1.0, "tokens_per_second": 2000.0, "mfu": 0.4}
     )
-    assert words.speed(result["training"]["tutoring/student"]) == "2,000 tokens/s, 40% MFU"
+    assert formatting.speed(result["training"]["tutoring/student"]) == "2,000 tokens/s, 40% MFU"
     said = (
         "1 min 04 s; 20% compiling (6 programs), 5% measuring the dev split, 10% saving; 1 restart"
     )
-    assert words.time(time) == said
+    assert formatting.time(time) == said
     assert result["warnings"] == []
 
 
@@ -121,10 +121,10 @@ def test_the_bill_says_what_was_no_answer_and_what_nobody_knows(workdir):
         "the caps count them.",
         "1 answer was paid by other runs that share the ledger ($1.50), free for this one.",
     ]
-    assert words.spend_notes(result["spend"]) == notes
+    assert formatting.spend_notes(result["spend"]) == notes
     html = (workdir / "report.html").read_text()
     out = io.StringIO()
-    words.print_summary(result, Console(file=out, width=80))
+    formatting.print_summary(result, Console(file=out, width=80))
     for note in notes:
         assert note in html and note in out.getvalue()
 
@@ -143,7 +143,7 @@ def test_a_price_that_has_changed_since_is_said(workdir):
         "ones the same tokens would cost $0.0050."
     )
     out = io.StringIO()
-    words.print_summary(result, Console(file=out, width=160))
+    formatting.print_summary(result, Console(file=out, width=160))
     assert note in (workdir / "report.html").read_text() and note in out.getvalue()
 
 
@@ -183,7 +183,7 @@ def test_a_summary_has_no_markup_of_others(workdir):
     result = page.write(workdir)
     result |= {"warnings": ["'[/INST]\x1b[2J' is 95% of the answers"], "page": "runs/[/b]/r.html"}
     out = io.StringIO()
-    words.print_summary(result, Console(file=out, width=80))
+    formatting.print_summary(result, Console(file=out, width=80))
     lines = out.getvalue().splitlines()
     assert r"Warning  '[/INST]\x1b[2J' is 95% of the answers" in lines
     assert lines[-1] == "Report   runs/[/b]/r.html"
@@ -250,7 +250,7 @@ def test_drawings_have_no_colour_of_their_own():
 
 def test_summary_in_the_terminal(workdir):
     stream = io.StringIO()
-    words.print_summary(page.write(workdir), Console(file=stream, width=100))
+    formatting.print_summary(page.write(workdir), Console(file=stream, width=100))
     text = stream.getvalue()
     assert re.search(r"Student +50% +24–76% +100%", text)
     assert "Spent    4 of 4 queries, $0.0030 of $0.50; 800 tokens in, 200 out" in text

@@ -17,7 +17,7 @@ from bridge_jax.methods.reinforcement import REINFORCED
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline import files, storage
 from bridge_jax.pipeline.content import Hashes
-from bridge_jax.report import figures, page, words
+from bridge_jax.report import figures, formatting, page
 from bridge_jax.report.workdir import load
 
 
@@ -71,11 +71,11 @@ def test_a_stated_threshold_is_measured_on_dev_and_test(workdir):
         "Trusted at a confidence of at least 0.65: 80% of the 10 test questions, of which 88% are "
         "right (53–98%); 75% of the 4 dev questions, of which 100% are right (44–100%)."
     )
-    assert words.trusted(report) == said
+    assert formatting.trusted(report) == said
     html = (workdir / "report.html").read_text()
     assert said in html and "Choose a threshold on the dev questions" in html
     out = io.StringIO()
-    words.print_summary(report, Console(file=out, width=200))
+    formatting.print_summary(report, Console(file=out, width=200))
     assert f"Trust    {said}" in out.getvalue()
 
 
@@ -119,7 +119,7 @@ def test_the_direct_student_is_tested_before_the_other(workdir):
         "Trained directly on 3 teacher answers, the student answers 20% of 10 test questions "
         "correctly; before training it answered 0%."
     ) in html
-    assert "Trained directly on 3" in words.headline(result)
+    assert "Trained directly on 3" in formatting.headline(result)
 
 
 def test_a_student_beside_that_learned_the_labels_alone(workdir):
@@ -161,7 +161,7 @@ def test_the_direct_method(workdir):
 def test_any_part_may_be_missing(workdir, path):
     (workdir / path).unlink()
     result = page.write(workdir)
-    words.print_summary(result, Console(file=io.StringIO()))
+    formatting.print_summary(result, Console(file=io.StringIO()))
 
 
 def test_stages_of_another_config_are_left_out(workdir):
@@ -350,7 +350,7 @@ def test_questions_that_drafts_chose(workdir):
     assert report["selection"]["parts"] == 3
     html = (workdir / "report.html").read_text()
     assert "chosen in 3 parts, the first by coverage, the others by drafts" in html
-    assert words.chosen(report["selection"]) == (
+    assert formatting.chosen(report["selection"]) == (
         "chosen for being hard and unlike each other; after the first part, for new content in the "
         "assistant’s drafts"
     )

@@ -18,7 +18,7 @@ from bridge_jax.methods import evaluation, tutoring
 from bridge_jax.pipeline import files
 from bridge_jax.pipeline.artifacts import TRAINED, Artifact, Step
 from bridge_jax.pipeline.stages import Method
-from bridge_jax.report import figures, page, words
+from bridge_jax.report import figures, formatting, page
 from bridge_jax.study import study_page
 from bridge_jax.study.study import StudyRun
 
@@ -88,7 +88,7 @@ def test_the_parts_of_its_loss_are_drawn(run):
 
 def test_its_models_are_in_the_terminal_and_on_the_card(run):
     result, out = page.write(run), io.StringIO()
-    words.print_summary(result, Console(file=out, width=120))
+    formatting.print_summary(result, Console(file=out, width=120))
     assert re.search(r"Drilled student +60%", out.getvalue())
     assert "Trained  student 0.0M parameters" in out.getvalue()
     config = RunConfig(name="toy", method="toy")

@@ -11,7 +11,7 @@ from bridge_jax.methods.baselines import LABELS
 from bridge_jax.methods.on_policy import ON_POLICY, StudentReply
 from bridge_jax.methods.tutoring import STUDENT
 from bridge_jax.pipeline import files
-from bridge_jax.report import page, words
+from bridge_jax.report import formatting, page
 
 FIVE = ["billing"] * 40 + ["login"] * 20 + ["shipping"] * 20 + ["returns"] * 15 + ["account"] * 5
 DIGITS = [str(i % 10) for i in range(100)]
@@ -396,7 +396,9 @@ def test_many_hostile_classes_break_neither_page_nor_terminal(bare):
     assert "<script" not in html and "\x1b" not in html
     assert "480 more classes, with fewer questions each" in html
     out = io.StringIO()
-    words.print_summary(report, Console(file=out, width=80, force_terminal=True, color_system=None))
+    formatting.print_summary(
+        report, Console(file=out, width=80, force_terminal=True, color_system=None)
+    )
     text = out.getvalue()
     assert "\x1b" not in text.replace("\x1b[2K", "")
     assert all(len(line) <= 80 for line in text.splitlines() if str(bare) not in line)
@@ -409,7 +411,7 @@ def test_the_summary_in_a_terminal_begins_with_the_verdict(bare):
     verdict(bare, FIVE, student=student, student_labels=said(FIVE, 97))
     out = io.StringIO()
     console = Console(file=out, width=80, force_terminal=True, color_system=None)
-    words.print_summary(page.write(bare), console)
+    formatting.print_summary(page.write(bare), console)
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
     assert lines[1:5] == [
         "Labels alone are better for this task, and cost no teacher: trained on them the",

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from bridge_jax.parallel.sharding import make_mesh
 from bridge_jax.selection.greedy import (
+    allocate,
     cover,
     d2_sample,
     farthest_first,
     herd,
     scaled_ranks,
-    seats,
 )
 from tests.selection.pools import unit, unit_vectors
 
@@ -134,14 +134,14 @@ def test_every_device_count_gives_the_same_centers(one_device):
     ],
 )
 def test_seats_by_hand(sizes, mass, expected):
-    assert seats(np.array(sizes), np.array(mass, float)).tolist() == expected
+    assert allocate(np.array(sizes), np.array(mass, float)).tolist() == expected
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.floats(0.01, 50)), min_size=1, max_size=7))
 def test_seats_are_webster_s(clusters):
     sizes = np.array([size for size, _ in clusters])
     mass = np.array([weight if size else 0.0 for size, weight in clusters])
-    found, held = seats(sizes, mass), np.zeros(len(sizes), int)
+    found, held = allocate(sizes, mass), np.zeros(len(sizes), int)
     assert np.bincount(found, minlength=len(sizes)).tolist() == sizes.tolist()
     full = int((sizes > 0).sum())
     assert len(set(found[:full].tolist())) == full
@@ -174,7 +174,7 @@ def test_cover_equals_brute_force_in_every_cluster(one_device, weight):
     embeddings, labels = unit_vectors(90, 5, seed=6), rng.choice(4, 90, p=(0.6, 0.2, 0.15, 0.05))
     embeddings[[10, 11]], labels[[10, 11]] = embeddings[12], labels[12]
     score, mass = rng.gamma(2, size=90), np.array([5.0, 3, 2, 0.5])
-    seat = seats(np.bincount(labels), mass)
+    seat = allocate(np.bincount(labels), mass)
     expected = np.zeros(90, int)
     for cluster in range(4):
         members = np.flatnonzero(labels == cluster)

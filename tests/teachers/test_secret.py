@@ -32,7 +32,7 @@ def test_the_key_is_hidden_as_it_is_written_in_urls_json_html_and_reprs(secret):
         KEY.encode().hex(),
         KEY.encode().hex().upper(),
     ):
-        assert secret.hide(f"<{written}>") == "<[SOME_KEY]>"
+        assert secret.redact(f"<{written}>") == "<[SOME_KEY]>"
 
 
 @pytest.mark.parametrize("before", ["", ":", "u:", "user:", "Bearer ", "Bearer: "])
@@ -40,7 +40,7 @@ def test_the_key_is_hidden_as_it_is_written_in_urls_json_html_and_reprs(secret):
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
 def test_the_key_is_hidden_in_base64_wherever_it_begins(secret, before, after, encode):
     text = encode(f"{before}{KEY}{after}".encode()).decode()
-    hidden = secret.hide(text)
+    hidden = secret.redact(text)
     assert "[SOME_KEY]" in hidden
     # Nothing is left but what its neighbors are part of.
     assert len(hidden) - len("[SOME_KEY]") <= len(before) * 4 / 3 + len(after) * 4 / 3 + 8
@@ -48,24 +48,24 @@ def test_the_key_is_hidden_in_base64_wherever_it_begins(secret, before, after, e
 
 @pytest.mark.parametrize("length", [16, 20, 30, len(KEY) - 1])
 def test_a_key_that_is_cut_off_is_hidden(secret, length):
-    assert secret.hide(f"debug: {KEY[:length]}... and {KEY}") == (
+    assert secret.redact(f"debug: {KEY[:length]}... and {KEY}") == (
         "debug: [SOME_KEY]... and [SOME_KEY]"
     )
 
 
 def test_less_of_it_is_known_behind_bearer(secret):
-    assert secret.hide("Bearer sk-proj-a/") == "Bearer [SOME_KEY]"
-    assert secret.hide("bearer  sk-p") == "bearer  [SOME_KEY]"
-    assert secret.hide("Bearer authentication fails") == "Bearer authentication fails"
+    assert secret.redact("Bearer sk-proj-a/") == "Bearer [SOME_KEY]"
+    assert secret.redact("bearer  sk-p") == "bearer  [SOME_KEY]"
+    assert secret.redact("Bearer authentication fails") == "Bearer authentication fails"
     # What all keys of the vendor have in common is no secret.
-    assert secret.hide("keys begin with sk-proj-") == "keys begin with sk-proj-"
+    assert secret.redact("keys begin with sk-proj-") == "keys begin with sk-proj-"
 
 
 def test_a_key_as_short_as_a_word_is_left_in_replies(monkeypatch):
     short = secret_of(monkeypatch, "EMPTY")
     reply = TeacherReply("The EMPTY set is empty.\nAnswer: EMPTY", 5, 6)
     assert short.reply(reply) == reply
-    assert short.hide("bad key EMPTY") == "bad key [SOME_KEY]"
+    assert short.redact("bad key EMPTY") == "bad key [SOME_KEY]"
 
 
 def test_a_reply_is_returned_without_the_key(secret):
@@ -74,13 +74,13 @@ def test_a_reply_is_returned_without_the_key(secret):
 
 
 def test_a_megabyte_of_keys_and_beginnings_takes_linear_time(secret):
-    assert secret.hide(KEY[:16] * 20_000) == "[SOME_KEY]" * 20_000
-    assert secret.hide("Bearer " * 150_000).count("Bearer") == 150_000
-    assert "sk-proj-a/b" not in secret.hide(KEY * 25_000)
+    assert secret.redact(KEY[:16] * 20_000) == "[SOME_KEY]" * 20_000
+    assert secret.redact("Bearer " * 150_000).count("Bearer") == 150_000
+    assert "sk-proj-a/b" not in secret.redact(KEY * 25_000)
 
 
 def raised(secret, error, cause=None, note=""):
-    with pytest.raises(Exception) as caught, secret.guard():
+    with pytest.raises(Exception) as caught, secret.redact_errors():
         try:
             raise KeyError(f"inner {KEY}")
         except KeyError as inner:
@@ -100,7 +100,7 @@ def test_words_notes_causes_and_contexts_of_what_is_raised_are_hidden(secret):
 
 
 def test_what_an_error_came_from_is_dropped_where_it_is_not_shown(secret):
-    with pytest.raises(TeacherError) as caught, secret.guard():
+    with pytest.raises(TeacherError) as caught, secret.redact_errors():
         try:
             raise KeyError(KEY)
         except KeyError:

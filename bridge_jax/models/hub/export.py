@@ -205,7 +205,7 @@ def _value(row: Tensor, layer: int, config: DecoderConfig, params: dict[str, Any
         value = value[layer]
         path = row.ours.removesuffix("/kernel")
         if (scale := params.get(f"{path}/{projection.SCALE}")) is not None:
-            value = projection.in_floats(value, scale[layer])
+            value = projection.dequantized(value, scale[layer])
         if config.lora is not None and f"{path}/lora_a" in params:
             a, b = (params[f"{path}/{side}"][layer] for side in projection.MATRICES)
             value = projection.merge(config.lora, value, a, b)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from bridge_jax import methods, shown
+from bridge_jax import display, methods
 from bridge_jax.evaluation.intervals import wilson
 from bridge_jax.progress import duration
 from bridge_jax.report.workdir import Json
@@ -84,7 +84,7 @@ def rounded(number: int) -> str:
 
 def shortened(name: str, longest: int = 18) -> str:
     """Returns a name in one line of at most `longest` characters, cut in the middle."""
-    name = shown.line(name)
+    name = display.line(name)
     if len(name) <= longest:
         return name
     # Long names often share their beginning and differ at the end.
@@ -205,7 +205,7 @@ def data_notes(data: Json) -> list[tuple[str, float]]:
             )
             notes.append((text, 1 - used / there))
     if bad := sum(data["bad"].values()):
-        kinds = [f"{number:,} × {shown.line(kind)}" for kind, number in data["bad"].items()]
+        kinds = [f"{number:,} × {display.line(kind)}" for kind, number in data["bad"].items()]
         more = f", and {len(kinds) - MOST_KINDS} more kinds" if len(kinds) > MOST_KINDS else ""
         reasons = ", ".join(kinds[:MOST_KINDS]) + more
         share = bad / max(bad, data["rows"])
@@ -320,14 +320,14 @@ def speed(found: dict[str, float]) -> str:
 
 def print_summary(report: Json, console: Console) -> None:
     """Prints the verdict, a line per model, classes, the bill, the time, warnings and the page."""
-    say = functools.partial(shown.say, console)
+    say = functools.partial(display.say, console)
     say("")
     say((report["verdict"]["line"], "bold"))
     for fact in report["verdict"]["facts"]:
         say(f"- {fact['text']}", hang=2)
     say("")
     table, names = (
-        shown.table("model", "accuracy", "95%", "answers that parse"),
+        display.table("model", "accuracy", "95%", "answers that parse"),
         titles(report["method"]),
     )
     for role, value in report["accuracy"].items():
@@ -379,7 +379,7 @@ def confusion(row: Json) -> str:
 
 def _table_of_classes(rows: Sequence[Json]) -> Table:
     """Returns the classes as a table of 80 columns; of many, those with the most wrong answers."""
-    table = shown.table("class", "n", "precision", "recall", "answered", "confused with")
+    table = display.table("class", "n", "precision", "recall", "answered", "confused with")
     for column, width in ((0, 20), (-1, 26)):
         table.columns[column].max_width, table.columns[column].justify = width, "left"
         table.columns[column].no_wrap, table.columns[column].overflow = True, "ellipsis"
@@ -388,12 +388,12 @@ def _table_of_classes(rows: Sequence[Json]) -> Table:
     for row in chosen:
         precision = "" if row["precision"] is None else percent(row["precision"])
         table.add_row(
-            shown.cell(shortened(row["name"], 20)),
+            display.cell(shortened(row["name"], 20)),
             f"{row['n']:,}",
             precision,
             percent(row["recall"]),
             percent(row["answered"]),
-            shown.cell(confusion(row)),
+            display.cell(confusion(row)),
         )
     if len(rows) > len(chosen):
         table.add_row(f"and {len(rows) - len(chosen):,} more")

@@ -92,7 +92,7 @@ def _breaks(whole: str, width: int, hang: int) -> list[int]:
     return found
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     """Prints a message to standard error."""
     print(plain(message), file=sys.stderr, flush=True)
 
@@ -130,7 +130,7 @@ def print_traceback(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
     """Prints the traceback of an unexpected error; a `sys.excepthook`."""
-    complain("".join(traceback.format_exception(kind, error, trace)).rstrip("\n"))
+    print_error("".join(traceback.format_exception(kind, error, trace)).rstrip("\n"))
 
 
 def _escaped(match: re.Match[str]) -> str:

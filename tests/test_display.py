@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from bridge_jax import shown
+from bridge_jax import display
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,18 +33,18 @@ ROOT = Path(__file__).parents[1]
     ],
 )
 def test_what_would_steer_a_terminal_is_written_out(written, expected):
-    assert shown.plain(written) == expected
-    assert shown.plain(expected) == expected
+    assert display.plain(written) == expected
+    assert display.plain(expected) == expected
 
 
 def test_a_name_stays_in_its_line():
-    assert shown.line("run\nerror: paid\t$5\r\n") == r"run\nerror: paid\t$5\n"
+    assert display.line("run\nerror: paid\t$5\r\n") == r"run\nerror: paid\t$5\n"
 
 
 def printed(*parts, width=60, terminal=False):
     out = io.StringIO()
     console = Console(file=out, width=width, force_terminal=terminal, color_system=None)
-    shown.say(console, *parts)
+    display.say(console, *parts)
     return out.getvalue()
 
 
@@ -64,8 +64,8 @@ def test_no_markup_is_read(text):
     assert printed(f"error: {text}") == f"error: {text}\n"
     out = io.StringIO()
     table = Table(box=None, pad_edge=False)
-    table.add_column(shown.cell(text), no_wrap=True)
-    table.add_row(shown.cell(text))
+    table.add_column(display.cell(text), no_wrap=True)
+    table.add_row(display.cell(text))
     Console(file=out, width=60).print(table)
     assert [line.rstrip() for line in out.getvalue().splitlines()] == [text, text]
 
@@ -103,29 +103,31 @@ def test_on_a_terminal_the_only_escapes_are_ours():
     ],
 )
 def test_no_cell_of_a_csv_is_a_formula(value, expected):
-    assert shown.csv_value(value) == expected
-    assert type(shown.csv_value(value)) is type(expected)
+    assert display.csv_value(value) == expected
+    assert type(display.csv_value(value)) is type(expected)
     out = io.StringIO()
-    csv.writer(out).writerow([shown.csv_value(value)])
+    csv.writer(out).writerow([display.csv_value(value)])
     assert next(csv.reader([out.getvalue()])) == ["" if value is None else str(expected)]
 
 
 def test_a_long_text_is_soon_read():
     for sign in "\x1b [-=\n:'\u202e1":
         text = sign * 200_000
-        assert len(shown.plain(text)) >= len(text)
-        assert len(str(shown.csv_value(text))) >= len(text)
-        assert len(shown.markdown(text)) >= len(text)
+        assert len(display.plain(text)) >= len(text)
+        assert len(str(display.csv_value(text))) >= len(text)
+        assert len(display.markdown(text)) >= len(text)
 
 
 def test_markdown_has_no_link_no_html_and_no_new_line():
     name = "a [b](http://x) <script> `c` *d* | e & f \\\n# g"
-    assert shown.markdown(name) == (r"a \[b\](http://x) \<script\> \`c\` \*d\* \| e \& f \\\\n# g")
-    assert shown.markdown("gpt-4o_mini 2.5") == "gpt-4o_mini 2.5"
+    assert display.markdown(name) == (
+        r"a \[b\](http://x) \<script\> \`c\` \*d\* \| e \& f \\\\n# g"
+    )
+    assert display.markdown("gpt-4o_mini 2.5") == "gpt-4o_mini 2.5"
 
 
 def test_log_lines_are_plain():
-    formatter = shown.PlainFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    formatter = display.PlainFormatter(logging.Formatter("%(levelname)s %(message)s"))
     try:
         raise ValueError("\x1b[2J")
     except ValueError:

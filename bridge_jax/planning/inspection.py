@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from bridge_jax import methods, shown
+from bridge_jax import display, methods
 from bridge_jax.config import API_TEACHERS, RunConfig
 from bridge_jax.data import dividing
 from bridge_jax.data.example import Example, Splits
@@ -44,7 +44,7 @@ _BEGIN, _END = "⟦", "⟧"  # Mark the trained text, so that it stands out with
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
+class Inspection:
     """The facts about a user's data that `launch.data` prints.
 
     Attributes:
@@ -95,7 +95,7 @@ class Look:
         }
 
 
-def look(config: RunConfig) -> Look:
+def inspect(config: RunConfig) -> Inspection:
     """Reads the data and measures its prompts; bad rows are left out.
 
     Raises:
@@ -119,7 +119,7 @@ def look(config: RunConfig) -> Look:
         most[role] = int(longest.max())
     limit = proposal.prompt_tokens(np.max(list(lengths.values()), axis=0))
     row_tokens = proposal.row_tokens(config, limit)
-    return Look(config, splits, inputs, lengths, most, limit, row_tokens)
+    return Inspection(config, splits, inputs, lengths, most, limit, row_tokens)
 
 
 def _lengths(
@@ -161,7 +161,7 @@ def show_bad_rows(console: Console, bad: BadRows, path: str) -> None:
     say(console, f"By reason: {bad.counts()}")
 
 
-def show(console: Console, seen: Look, rows: int) -> None:
+def show(console: Console, seen: Inspection, rows: int) -> None:
     """Prints everything but the bad rows.
 
     Args:
@@ -197,7 +197,7 @@ class Piece(NamedTuple):
     of: str
 
 
-def training_row(seen: Look) -> tuple[list[Piece], int]:
+def training_row(seen: Inspection) -> tuple[list[Piece], int]:
     """Returns a student training row of the first pool examples, and its number of padding tokens.
 
     A placeholder stands for a rationale that is not recorded, and for a missing answer.
@@ -239,7 +239,7 @@ def _reading(reading: Rendering, most: int, on_long_prompt: str) -> Rendering:
     )
 
 
-def _as_run(seen: Look, role: Role) -> Rendering:
+def _as_run(seen: Inspection, role: Role) -> Rendering:
     """Returns the run's rendering for a role; if long prompts are errors, one without a limit."""
     reading, config = seen.inputs.rendering(role), seen.config
     if config.on_long_prompt == "error":
@@ -266,17 +266,17 @@ def _show_splits(console: Console, splits: Splits) -> None:
     if not counts:
         return
     _head(console, "Labels")
-    table = shown.table("label", *PARTS)
+    table = display.table("label", *PARTS)
     in_pool = counts["pool"].most_common()
     for label, count in in_pool[:SHOWN]:
         others = [f"{counts[part][label]:,}" for part in PARTS[1:]]
-        table.add_row(shown.cell(label), f"{count:,}", *others)
+        table.add_row(display.cell(label), f"{count:,}", *others)
     console.print(table)
     if len(in_pool) > SHOWN:
         say(console, f"and {len(in_pool) - SHOWN:,} more")
 
 
-def _show_lengths(console: Console, seen: Look) -> None:
+def _show_lengths(console: Console, seen: Inspection) -> None:
     longest, config = seen.longest, seen.config
     _head(console, "Tokens of the prompts")
     top = seen.max_prompt_tokens
@@ -319,12 +319,12 @@ def _show_lengths(console: Console, seen: Look) -> None:
     )
 
 
-def _show_request(console: Console, seen: Look, example: Example) -> None:
-    asked = methods.asking(methods.stages(seen.config))
+def _show_request(console: Console, seen: Inspection, example: Example) -> None:
+    asked = methods.annotation_stages(methods.stages(seen.config))
     if not asked:
         return
     request, settings = teacher.make_request(asked[-1].params, example), seen.config.teacher
-    _head(console, f"What the teacher is asked about {shown.line(example.id)}")
+    _head(console, f"What the teacher is asked about {display.line(example.id)}")
     form = ", as JSON" if request.structured else ""
     at = f" at {request.server}" if request.server else ""
     name = request.model or "the model that teacher.model names"
@@ -338,14 +338,14 @@ def _show_request(console: Console, seen: Look, example: Example) -> None:
         say(console, message.content)
 
 
-def _show_prompt(console: Console, seen: Look, role: Role, example: Example) -> None:
+def _show_prompt(console: Console, seen: Inspection, role: Role, example: Example) -> None:
     reading, mode = _as_run(seen, role), _modes(seen.config, role)[-1]
     ids = reading.prompt(example, mode)
     _head(console, f"What the {role} is asked: {len(ids)} tokens")
     say(console, spelled(reading.tokenizer, ids))
 
 
-def _show_row(console: Console, seen: Look) -> None:
+def _show_row(console: Console, seen: Inspection) -> None:
     pieces, padding = training_row(seen)
     _head(console, "A row of the student's training")
     say(
@@ -357,7 +357,7 @@ def _show_row(console: Console, seen: Look) -> None:
         ".",
     )
     styles = {"prompt": "dim", "rationale": "green", "answer": "bold cyan"}
-    parts: list[shown.Part] = []
+    parts: list[display.Part] = []
     for before, piece in zip(["prompt", *(p.of for p in pieces)], pieces):
         if before == "prompt" and piece.of != "prompt":
             parts.append(_BEGIN)
@@ -379,7 +379,7 @@ def _head(console: Console, text: str) -> None:
     say(console, (text, "bold underline"))
 
 
-def say(console: Console, *parts: shown.Part) -> None:
+def say(console: Console, *parts: display.Part) -> None:
     """Prints parts as a paragraph, wrapped between words."""
-    made: Text = shown.text(*parts)
+    made: Text = display.text(*parts)
     console.print(made, highlight=False)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from rich.console import Console
 
-from bridge_jax import shown
+from bridge_jax import display
 from bridge_jax.config import RunConfig
 from bridge_jax.ledger import consent
 from bridge_jax.ledger.consent import Quote
@@ -22,7 +22,7 @@ from bridge_jax.progress import duration
 
 
 @dataclasses.dataclass(frozen=True)
-class Outlook:
+class DryRun:
     """The plan of a run: what is done, what would run, and its cost.
 
     Attributes:
@@ -42,14 +42,14 @@ class Outlook:
     on_cpu: bool
 
 
-def outlook(
+def dry_run(
     config: RunConfig,
     stages: Sequence[Stage],
     inputs: Inputs,
     done: Mapping[str, float],
     to_run: Collection[str],
     quotes: list[Quote],
-) -> Outlook:
+) -> DryRun:
     """Returns the plan of a run.
 
     Args:
@@ -68,11 +68,11 @@ def outlook(
     asks = [stage for stage in stages if stage.name in to_run and stage.artifact.work == "ask"]
     name = config.teacher.model if asks else ""
     on_cpu = inputs.devices[0].platform == "cpu"
-    return Outlook(dict(done), seconds, name, expected(asks, lengths), quotes, on_cpu)
+    return DryRun(dict(done), seconds, name, expected(asks, lengths), quotes, on_cpu)
 
 
 def show(
-    found: Outlook, console: Console, heading: Sequence[shown.Part], notes: Iterable[str]
+    found: DryRun, console: Console, heading: Sequence[display.Part], notes: Iterable[str]
 ) -> None:
     """Prints the plan of a run.
 
@@ -82,45 +82,45 @@ def show(
       heading: a line about the run.
       notes: remarks on its data and devices.
     """
-    shown.say(console, *heading)
+    display.say(console, *heading)
     for note in notes:
-        shown.say(console, (note, "yellow"))
+        display.say(console, (note, "yellow"))
     for name, seconds in found.done.items():
-        shown.say(console, f"  {name:<33} done before, in {duration(seconds)}")
+        display.say(console, f"  {name:<33} done before, in {duration(seconds)}")
     for name, seconds in found.to_run.items():
         told = f"to run, at least {duration(seconds)}" if seconds else "to run"
-        shown.say(console, f"  {name:<33} {told}")
+        display.say(console, f"  {name:<33} {told}")
     if not found.to_run:
-        shown.say(console, "\nEverything is done; the same command without --dry_run reports it.")
+        display.say(console, "\nEverything is done; the same command without --dry_run reports it.")
         return
     if found.done:
-        shown.say(console, "\nA stage is skipped if its inputs turn out unchanged.")
+        display.say(console, "\nA stage is skipped if its inputs turn out unchanged.")
     _show_teacher(found, console)
     total = sum(found.to_run.values())
-    shown.say(
+    display.say(
         console, f"\nTime     at least {duration(total)} of computation, {total / 3600:.2f} h"
     )
     if found.on_cpu:
-        shown.say(
+        display.say(
             console, "         based on this CPU's speed in the last second, under its current"
         )
-        shown.say(console, "         load; a run may take several times as long")
+        display.say(console, "         load; a run may take several times as long")
     others = ", the teacher's answers" if found.teacher else ""
-    shown.say(console, f"         not counted: compiling, reading{others}")
-    shown.say(console, "\nNothing was run, paid or written.")
+    display.say(console, f"         not counted: compiling, reading{others}")
+    display.say(console, "\nNothing was run, paid or written.")
 
 
-def _show_teacher(found: Outlook, console: Console) -> None:
+def _show_teacher(found: DryRun, console: Console) -> None:
     if not found.teacher:
-        shown.say(console, "\nTeacher  not asked")
+        display.say(console, "\nTeacher  not asked")
         return
     spent = found.spending
-    shown.say(console, f"\nTeacher  {found.teacher}: {spent.queries:,} queries at first")
+    display.say(console, f"\nTeacher  {found.teacher}: {spent.queries:,} queries at first")
     tokens = f"{spent.input_tokens:,} tokens in, {spent.output_tokens:,} out"
     usd = f"${spent.usd:,.4f} (${spent.usd_low:,.4f} to ${spent.usd_high:,.4f})"
-    shown.say(console, f"         about {tokens}: {usd}")
+    display.say(console, f"         about {tokens}: {usd}")
     if not found.quotes:
-        shown.say(console, "         nothing is paid: the answers are recorded, known or free")
+        display.say(console, "         nothing is paid: the answers are recorded, known or free")
     for quote in found.quotes:
         _, queries, usd = consent.total({"": quote})
-        shown.say(console, f"         at most {queries:,} queries and {usd}, retries included")
+        display.say(console, f"         at most {queries:,} queries and {usd}, retries included")

@@ -68,6 +68,6 @@ def lock(workdir: Path) -> Iterator[None]:
 
     taken = held(workdir / ".lock") if hosts.is_first() else contextlib.nullcontext(True)
     with taken as ours:
-        if not hosts.agree(ours):
+        if not hosts.broadcast(ours):
             raise WorkdirBusy(workdir)
         yield
