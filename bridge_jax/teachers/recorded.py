@@ -264,7 +264,9 @@ def _checked(line: str, where: str) -> Record:
         raise UserError(f"{where}: has neither reply nor rationale")
     for name in ("input_tokens", "output_tokens"):
         if name in row and http.tokens(row[name]) is None:
-            raise UserError(f"{where}: {name}={row[name]}: must be 0 or more, or left out")
+            raise UserError(
+                f"{where}: {name}={row[name]}: must be a whole number from 0, or left out"
+            )
     if row.get("finish", "stop") not in get_args(Finish):
         raise UserError(
             f"{where}: finish={row['finish']}: must be one of {', '.join(get_args(Finish))}"

@@ -201,7 +201,7 @@ def test_addresses_that_work(url):
         (RunConfig(budget=BudgetConfig(usd=True)), "budget.usd=True: expected float, got bool"),
         (RunConfig(curves=1), "curves=1: expected tuple, got int"),  # type: ignore[arg-type]
         (RunConfig(name=None), "name=None: expected str, got NoneType"),  # type: ignore[arg-type]
-        (RunConfig(method="bart"), "method=bart: one of bridge, on_policy, direct, self"),  # type: ignore[arg-type]
+        (RunConfig(method="bart"), "method=bart is unknown; choose one of bridge"),  # type: ignore[arg-type]
         (
             RunConfig(student=ModelConfig(keep_layers=[0, 1])),  # type: ignore[arg-type]
             "student.keep_layers=[0, 1]: expected tuple, got list",

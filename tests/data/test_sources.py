@@ -406,7 +406,7 @@ def test_hub_reads_a_config_of_a_folder_and_names_those_there_are(tmp_path, hub)
 @pytest.mark.parametrize("setting", ["config", "revision"])
 def test_hub_config_and_revision_are_not_of_a_file(tmp_path, hub, setting):
     data = DataConfig(source="hf", path=write(tmp_path, GOOD), **{setting: "main"})
-    with pytest.raises(UserError, match=f"data.{setting}=main is of "):
+    with pytest.raises(UserError, match=f"data.{setting}=main requires a "):
         load(data, seed=0)
 
 

@@ -89,7 +89,7 @@ def test_the_text_takes_the_place_of_the_file(tmp_path):
         ('[labels]\nbilling = "  "', "'billing' = '  ' is empty; describe the label or leave it"),
         ('[labels]\na = "x"\n" a" = "y"', "[labels]: 'a' is described twice"),
         ("", "is empty; expected instruction"),
-        ('instruction = " "\n[labels]\n', "says nothing"),
+        ('instruction = " "\n[labels]\n', "is empty"),
         ("Which team?", "is not TOML: "),
         ('instruction = "x', "is not TOML: "),
         ('instruction = "x"\ninstruction = "y"', "is not TOML: Cannot overwrite a value"),

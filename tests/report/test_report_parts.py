@@ -143,7 +143,7 @@ def test_the_direct_method(workdir):
     assert result["accuracy"] == {"teacher": 0.75, "student_base": 0.0, "student": 0.5}
     assert "pool" not in result
     html = (workdir / "report.html").read_text()
-    assert "Student <small>after the teacher&#39;s answers alone</small>" in html
+    assert "Student <small>trained on the teacher&#39;s answers alone</small>" in html
 
 
 @pytest.mark.parametrize(

@@ -393,7 +393,7 @@ def test_a_key_over_plain_http_has_to_be_confirmed(secret, url, monkeypatch, cap
     with pytest.raises(UserError, match=r"SOME_KEY would go to .*teacher\.allow_http=true"):
         may_send_key("t", secret, url, False)
     may_send_key("t", secret, url, True)
-    assert "SOME_KEY goes to" in caplog.text
+    assert "SOME_KEY is sent to" in caplog.text
     for safe in ("https://api.example.com", "http://127.0.0.1:8000/v1", "http://[::1]/", ""):
         may_send_key("t", secret, safe, False)
     monkeypatch.delenv("SOME_KEY")

@@ -198,7 +198,10 @@ def test_a_file_of_rows_is_another_model_to_the_ledger(tmp_path):
         ('{"id": "e1", "reply": "x", "finish": "done"}', "finish=done: must be one of stop"),
         ('{"id": "e1", "reply": "x", "output_tokens": -5}', "row 1: output_tokens=-5: must"),
         ('{"id": "e1", "reply": "x", "input_tokens": 2.5}', "row 1: input_tokens=2.5: must"),
-        ('{"id": "e1", "reply": "x", "input_tokens": "7"}', "row 1: input_tokens=7: a whole"),
+        (
+            '{"id": "e1", "reply": "x", "input_tokens": "7"}',
+            "row 1: input_tokens=7: must be a whole",
+        ),
         ('{"id": "e1", "x": ' + "1" * 5000 + "}", "row 1: has neither reply nor rationale"),
         ("[" * 100_000, "row 1: neither a ledger nor JSONL .*100 levels"),
     ],
