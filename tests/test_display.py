@@ -173,14 +173,14 @@ def test_what_a_launcher_prints_is_plain(kind, code, last):
 
 
 def test_all_that_is_not_constant_is_printed_here():
-    """`console.print` and `print` are given constants and tables; `shown` prints the rest."""
+    """`console.print` and `print` are given constants and tables; `display` prints the rest."""
     found = []
     for path in sorted([*ROOT.glob("bridge_jax/**/*.py"), *ROOT.glob("launch/*.py")]):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and node.args and _is_print(node.func):
                 words = ast.unparse(node.args[0])
                 is_fine = isinstance(node.args[0], ast.Constant) or words in ALLOWED
-                if not is_fine and path.name != "shown.py":
+                if not is_fine and path.name != "display.py":
                     found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {words}")
     assert found == []
 
@@ -189,7 +189,7 @@ ALLOWED = {
     "table",
     "_bill(bill, run)",
     "layout(reply.text, complete=True)",
-    "shown.text((text, 'dim'))",
+    "display.text((text, 'dim'))",
     "json.dumps(result, indent=2)",  # ASCII only, by default
     "json.dumps(planned.to_json(name), indent=2)",
     "json.dumps(seen.to_json(), indent=2)",

@@ -51,7 +51,7 @@ def test_who_cost_what():
     ]
     assert lines[10:12] == [
         "Paid 7 of 20 queries, $0.008642 of $1.50",
-        "Besides 2 queries without an answer, up to $0.002469; the caps count them",
+        "Also 2 queries without an answer, up to $0.002469; the caps count them",
     ]
     assert "q7 gemini 1970-01-01T00:00:00Z ≤ 0.001235" in lines
     assert lines[-2:] == ["runs/a (this run) 7 0.008642 2", "runs/b 1 0.001235 0"]
@@ -70,7 +70,7 @@ def test_names_from_data_and_servers_are_no_markup():
 def test_one_run_without_trouble_is_short():
     text = printed([entry(1, "stop")], {"r": "runs/a"}, {})
     assert len(text.splitlines()) == 5
-    assert "Unknown" not in text and "Besides" not in text and "share" not in text
+    assert "Unknown" not in text and "Also" not in text and "share" not in text
     assert "Paid     1 query, $0.001235\n" in text
 
 

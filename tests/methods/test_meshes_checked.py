@@ -68,5 +68,5 @@ def test_batches_with_empty_rows_are_named_by_their_meshes(monkeypatch):
 
 
 def test_sizes_that_do_not_match_the_devices_are_refused_first():
-    with pytest.raises(UserError, match="data=1 fsdp=-1 tensor=3 takes a multiple of 3 devices"):
+    with pytest.raises(UserError, match="data=1 fsdp=-1 tensor=3 requires a multiple of 3 devices"):
         opened(mesh=MeshConfig(tensor=3))

@@ -233,7 +233,7 @@ def test_only_questions_that_were_not_selected_are_asked(tiny, tmp_path, rewarde
     asked = {row["id"] for row in read_rows(tmp_path / REINFORCED.name / ROLLOUTS)}
     assert asked and asked <= set(ids[1::2])
     few = tiny(*more, "selection.size=5")
-    with pytest.raises(UserError, match=r"1 of the pool's 6 questions are not selected .* ask 2;"):
+    with pytest.raises(UserError, match=r"1 of the pool's 6 questions are not selected .* need 2;"):
         reinforcement.check(few, Run(few, tmp_path / "few").inputs)
 
 

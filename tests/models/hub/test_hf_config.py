@@ -247,7 +247,7 @@ LLAMA3 = {
         ({"rope_type": None}, "rope_type=null must be a string"),
         ({"rope_type": "linear", "type": "llama3", "factor": 2.0}, "'linear, llama3' is not"),
         ({"rope_type": "yarn", "factor": 8.0}, "rope_type='yarn' is not supported"),
-        (LLAMA3 | {"high_freq_factor": 1.0}, "high_freq_factor=1 must exceed 1"),
+        (LLAMA3 | {"high_freq_factor": 1.0}, "high_freq_factor=1 must exceed low_freq_factor=1"),
         ({"full_attention": {"rope_type": "default"}}, "by full_attention is not supported"),
         (["linear", 8.0], r"rope_scaling=\[...\] must be an object"),
     ],
