@@ -24,7 +24,7 @@ from bridge_jax.methods.held_out import HELD_OUT_DEV, HeldOut
 from bridge_jax.methods.inputs import CACHE, INSTRUCTIONS, Inputs
 from bridge_jax.methods.teacher import PlannedRequests
 from bridge_jax.parallel import hosts
-from bridge_jax.pipeline import locks, provenance, storage
+from bridge_jax.pipeline import leases, provenance, storage
 from bridge_jax.pipeline.content import Hashes
 from bridge_jax.pipeline.execution import Execution, StageOutcome
 from bridge_jax.pipeline.files import read_json, write_json, write_rows
@@ -217,7 +217,7 @@ class Run:
           StageBusy: another process is running a stage that this run needs next.
           UserError: the run cannot work.
         """
-        with locks.lock(self.workdir):
+        with leases.lock(self.workdir):
             self.check()
             warning = self._check_teacher()
             if heading:

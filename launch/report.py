@@ -22,7 +22,7 @@ from bridge_jax import display
 from bridge_jax.errors import UserError
 from bridge_jax.ledger import accounts
 from bridge_jax.ledger.accounts import OUTCOMES, Entry, LedgerBill
-from bridge_jax.pipeline.locks import lock
+from bridge_jax.pipeline.leases import lock
 from bridge_jax.study import RUNS_FILE
 from launch.overrides import run_main
 

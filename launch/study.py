@@ -36,7 +36,7 @@ def main(assignments: list[str]) -> None:
     from bridge_jax.errors import UserError
     from bridge_jax.parallel import hosts
     from bridge_jax.pipeline.files import write_json
-    from bridge_jax.pipeline.locks import held
+    from bridge_jax.pipeline.leases import held
     from bridge_jax.runs import bad_rows_listed
     from launch.study_runs import Runs, take_turns
 

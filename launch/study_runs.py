@@ -17,7 +17,7 @@ from bridge_jax.parallel import hosts
 from bridge_jax.pipeline import storage
 from bridge_jax.pipeline.artifacts import PARAMS
 from bridge_jax.pipeline.execution import StageBusy
-from bridge_jax.pipeline.locks import WorkdirBusy, held
+from bridge_jax.pipeline.leases import WorkdirBusy, held
 from bridge_jax.pipeline.storage import STAGES, drop_model, lock_of, manifest
 from bridge_jax.progress import duration
 from bridge_jax.runs import Run

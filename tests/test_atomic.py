@@ -10,7 +10,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.ledger.database import Owner, is_alive
 from bridge_jax.parallel import hosts
 from bridge_jax.pipeline.files import write_rows
-from bridge_jax.pipeline.locks import held, lock
+from bridge_jax.pipeline.leases import held, lock
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def account_of(workdir: Path) -> Account:
 def open_ledger(workdir: Path, budget: BudgetConfig, prices: Prices, local: bool) -> Ledger:
     """Opens the ledger that the run in `workdir` pays from.
 
-    One process at a time opens the ledger of a workdir (`pipeline.locks`).
+    One process at a time opens the ledger of a workdir (`pipeline.leases`).
 
     Args:
       workdir: the run's folder.

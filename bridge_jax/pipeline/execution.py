@@ -33,7 +33,7 @@ from bridge_jax.parallel import hosts
 from bridge_jax.pipeline import files, provenance, storage
 from bridge_jax.pipeline.artifacts import Manifest
 from bridge_jax.pipeline.content import Hashes
-from bridge_jax.pipeline.locks import held
+from bridge_jax.pipeline.leases import held
 from bridge_jax.pipeline.stages import Input, Stage, key_of
 from bridge_jax.pipeline.storage import Folder, Store
 from bridge_jax.timing import Spans
@@ -78,7 +78,7 @@ class Execution:
     Args:
       stages: the stages, in order.
       inputs: the inputs by name.
-      workdir: the workdir of the run, which is locked while stages run (`pipeline.locks`).
+      workdir: the workdir of the run, which is locked while stages run (`pipeline.leases`).
       store: the folders of the stages.
       hashes: computes the hashes of files.
       deep: the deep key of each stage.

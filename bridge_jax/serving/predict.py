@@ -29,7 +29,7 @@ from bridge_jax.errors import UserError
 from bridge_jax.evaluation import confidence
 from bridge_jax.pipeline import files
 from bridge_jax.pipeline.content import Hashes
-from bridge_jax.pipeline.locks import held
+from bridge_jax.pipeline.leases import held
 from bridge_jax.progress import track
 from bridge_jax.serving.answering import Answering, Questions
 from bridge_jax.serving.models import FILE, AskingConfig, FoundModel, QuestionsConfig

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from bridge_jax.pipeline.locks import held
+from bridge_jax.pipeline.leases import held
 from tests.launch import tiny_run
 
 

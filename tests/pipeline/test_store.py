@@ -14,7 +14,7 @@ import pytest
 from bridge_jax.errors import UserError
 from bridge_jax.pipeline import storage
 from bridge_jax.pipeline.execution import StageBusy
-from bridge_jax.pipeline.locks import WorkdirBusy, held, lock
+from bridge_jax.pipeline.leases import WorkdirBusy, held, lock
 from bridge_jax.pipeline.stages import Stage, deep_keys
 from bridge_jax.pipeline.storage import Store, drop_model, finished
 from tests.pipeline.toy_stages import Calls
@@ -178,7 +178,7 @@ def test_killed_while_a_model_is_dropped_it_counts_as_dropped(study, monkeypatch
 HOLD = """
 import sys, time
 from pathlib import Path
-from bridge_jax.pipeline.locks import held
+from bridge_jax.pipeline.leases import held
 with held(Path(sys.argv[1])) as ours:
     print(ours, flush=True)
     time.sleep(60)

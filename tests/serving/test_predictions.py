@@ -11,7 +11,7 @@ from bridge_jax.data.example import Example, Task
 from bridge_jax.errors import UserError
 from bridge_jax.generation import engine
 from bridge_jax.generation.budgets import Cap, capped, read
-from bridge_jax.pipeline.locks import held
+from bridge_jax.pipeline.leases import held
 from bridge_jax.serving import models, predict
 from bridge_jax.serving.answering import Answering
 from bridge_jax.serving.models import AskingConfig, BudgetsConfig, QuestionsConfig
