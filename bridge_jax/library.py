@@ -89,7 +89,7 @@ def load_model(
     check(selected)
     config = planned_config(selected)
     meshes = choose(config, mesh or MeshConfig())
-    loader = RoleModel("student", selected, meshes.training, seed, meshes.generation)
+    loader = RoleModel(selected, meshes.training, seed, meshes.generation)
     return loader.trainable() if selected.lora.rank else loader.load()
 
 

@@ -296,7 +296,7 @@ class Run:
                 f"{splits.replaced:,}"
             )
         is_practice = self.config.data.source == "practice"
-        if not is_practice and (count := sum(map(prompts.untold, splits.pool))):
+        if not is_practice and (count := sum(map(prompts.hides_choices, splits.pool))):
             yield (
                 f"{count:,} of {len(splits.pool):,} questions of the pool do not name their "
                 "labels or options, and assistant and student do not see them: set "

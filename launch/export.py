@@ -69,7 +69,7 @@ def main(assignments: list[str]) -> None:
     hf_config = checkpoint.cut_hf_config(selected)
     with export.folder(out) as folder:
         meshes = choose(checkpoint.planned_config(selected), config.mesh)
-        loaded = RoleModel(role, selected, meshes.training, config.seed)
+        loaded = RoleModel(selected, meshes.training, config.seed)
         model = loaded.load(found.made, jnp.float32)  # rounded only once, when it is written
         if _ADAPTER.value:
             export.write_adapter(folder, model.config, model.params, hf_config, selected.checkpoint)

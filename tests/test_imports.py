@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 # A part may import itself and those above it: docs/architecture.md has the list.
 LAYERS = [
-    "errors", "revision", "shown", "atomic", "timing", "config", "parallel", "caches", "progress",
+    "errors", "revision", "display", "atomic", "timing", "config", "parallel", "caches", "progress",
     "data", "models", "text", "training", "generation", "selection",
     "ledger", "teachers", "evaluation", "pipeline", "methods", "planning", "report", "study",
     "serving", "runs", "library",

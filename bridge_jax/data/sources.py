@@ -104,7 +104,7 @@ def load(config: DataConfig, seed: int) -> Splits:
         divides = _has_no_split(config)
         splits = _collect(_rows(config, divides), config, seed if divides else None)
         splits = _sampled(splits, config, seed)
-    return _told(splits, config)
+    return _with_task(splits, config)
 
 
 def depends_on_seed(config: DataConfig) -> bool:
@@ -283,7 +283,7 @@ def _sampled(splits: Splits, config: DataConfig, seed: int) -> Splits:
     return dataclasses.replace(splits, cut=cut, **parts)
 
 
-def _told(splits: Splits, config: DataConfig) -> Splits:
+def _with_task(splits: Splits, config: DataConfig) -> Splits:
     """Returns the splits, their examples with the task of the config if it has one."""
     task = read_task(config)
     if not task.is_said:

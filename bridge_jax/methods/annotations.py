@@ -102,9 +102,7 @@ def annotate(
         outcomes, spend = teacher.ask(params, examples, count, workdir)
     rules = teacher.rules_of(params.teacher, count)
     out.write_rows(_ROWS, (annotation(e, said, rules) for e, said in zip(examples, outcomes)))
-    names = ("usd_per_million_input", "usd_per_million_output")
-    prices = {name: getattr(params.teacher, name) for name in names}
-    out.write_record(_SPEND, spend | {"prices": prices})
+    teacher.write_bill(out, _SPEND, spend, params.teacher)
     answered = [
         request.key
         for example, said in zip(examples, outcomes)

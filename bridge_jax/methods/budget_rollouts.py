@@ -200,7 +200,7 @@ class Rollouts:
                 len(asked),
                 self._params.answer_tokens,
             )
-        self._record.add(self._step, [reply for group in kept for reply in _told(group)])
+        self._record.add(self._step, [reply for group in kept for reply in _reply_rows(group)])
         self._step += 1
         return self._compared(self._rows(sequences)), self._figures(asked, kept)
 
@@ -308,7 +308,7 @@ class Rollouts:
         return figures
 
 
-def _told(group: Group) -> list[dict[str, Any]]:
+def _reply_rows(group: Group) -> list[dict[str, Any]]:
     """Returns a row for each reply of a group, without the step."""
     gains = advantages(group.rewards)
     return [

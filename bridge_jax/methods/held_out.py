@@ -90,9 +90,7 @@ def ask(params: HeldOut, out: Folder, split: Examples, count: CountTokens, workd
             *(out.artifact.title, lost, len(found), _reasons(found)),
         )
     out.write_rows(FILE, found)
-    names = ("usd_per_million_input", "usd_per_million_output")
-    prices = {name: getattr(params.teacher, name) for name in names}
-    out.write_record(_SPEND, spend | {"prices": prices})
+    teacher.write_bill(out, _SPEND, spend, params.teacher)
 
 
 def _row(example: Example, outcome: TeacherReply | Failure, rules: Rules) -> dict[str, Any]:

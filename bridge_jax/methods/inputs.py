@@ -161,7 +161,7 @@ class Inputs:
         if role not in self._models:
             selected, meshes = getattr(self._config, role), self.meshes(role)
             seed = self._config.seed
-            self._models[role] = RoleModel(role, selected, meshes.training, seed, meshes.generation)
+            self._models[role] = RoleModel(selected, meshes.training, seed, meshes.generation)
         return self._models[role]
 
     def meshes(self, role: Role) -> Meshes:

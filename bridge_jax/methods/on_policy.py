@@ -129,7 +129,7 @@ class Replies:
         written = self._engine.complete_all(
             [Request(p, limit, how.temperature, 1.0, n) for p, n in zip(asked, numbers)]
         )
-        told = [self._told(*pair) for pair in zip(examples, written)]
+        told = [self._reply_row(*pair) for pair in zip(examples, written)]
         self._record.add(self._step, told)
         self._reply, self._step = self._reply + how.questions, self._step + 1
         sequences = [
@@ -144,7 +144,7 @@ class Replies:
             "reply_tokens": sum(row["tokens"] for row in told) / len(told),
         }
 
-    def _told(self, example: Example, completion: Completion) -> dict[str, Any]:
+    def _reply_row(self, example: Example, completion: Completion) -> dict[str, Any]:
         text = self._student.tokenizer.decode(completion.ids)
         answer = answer_of(text, example)
         return {

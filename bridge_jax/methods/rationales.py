@@ -215,10 +215,8 @@ def retry(
     threshold: Folder | None = None,
 ) -> None:
     """Samples more rationales for each example whose first one is rejected."""
-    how, at = (
-        with_threshold(params.how, threshold),
-        {example.id: i for i, example in enumerate(pool)},
-    )
+    how = with_threshold(params.how, threshold)
+    at = {example.id: i for i, example in enumerate(pool)}
     rejected = [
         at[row["id"]]
         for row in with_agreement(completed.rows("completions.jsonl"), sampled)

@@ -215,9 +215,7 @@ def pay(
         _row(each, level, said, rules, count) for (each, level, rules), said in zip(asked, outcomes)
     ]
     out.write_rows(CHAINS, _in_order(pool, [*whole, *again]))
-    names = ("usd_per_million_input", "usd_per_million_output")
-    prices = {name: getattr(params.teacher, name) for name in names}
-    out.write_record(SPEND, spend | {"prices": prices})
+    paid.write_bill(out, SPEND, spend, params.teacher)
 
 
 def _question(

@@ -23,6 +23,7 @@ from bridge_jax.ledger.requests import (
     TeacherReply,
     TeacherRequest,
 )
+from bridge_jax.pipeline.storage import Folder
 from bridge_jax.progress import Advance, track
 from bridge_jax.teachers import prompts as teacher_prompts
 from bridge_jax.teachers import recorded
@@ -254,6 +255,12 @@ def _in_rounds(
 
     samples = questions[0].rules.samples if questions else 1
     return resample([q.request for q in questions], samples, retries, good, ask_all)
+
+
+def write_bill(out: Folder, file: str, spend: dict[str, Any], config: TeacherConfig) -> None:
+    """Writes the bill of a stage, with the price list used to settle it."""
+    names = ("usd_per_million_input", "usd_per_million_output")
+    out.write_record(file, spend | {"prices": {name: getattr(config, name) for name in names}})
 
 
 class PlannedRequests(NamedTuple):

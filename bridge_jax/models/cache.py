@@ -227,17 +227,16 @@ def _mixed(
 
     asked = query.reshape(rows, steps, own, -1, dim).transpose(2, 0, 1, 3, 4)  # own G S Q H
     asked = asked.reshape(own, rows, -1, dim) * jnp.asarray(scale, query.dtype)  # own G SQ H
-    found = jnp.zeros(asked.shape, jnp.float32)
 
     def part(start: Any, state: Any, count: int) -> Any:
         """Adds `count` places from `start` on to a streaming softmax."""
         best, total, mixed = state
         place = start + jnp.arange(count)
         # The position that each place holds.
-        there = last[:, None, None] - (last[:, None, None] - place) % size  # G 1 T
-        seen = (there <= positions[..., None]) & (there >= 0)  # G S T
+        position = last[:, None, None] - (last[:, None, None] - place) % size  # G 1 T
+        seen = (position <= positions[..., None]) & (position >= 0)  # G S T
         if window is not None:
-            seen &= there > positions[..., None] - window
+            seen &= position > positions[..., None] - window
         held = jax.tree.map(lambda kept: read(kept, start, count), cache)
         keys, values = held.keys.astype(asked.dtype), held.values.astype(asked.dtype)
         scores = jnp.einsum("KGTH,KGXH->KGTX", keys, asked, preferred_element_type=jnp.float32)
@@ -261,7 +260,8 @@ def _mixed(
         more = jnp.einsum("KGXT,KGTH->KGXH", weights, values, preferred_element_type=jnp.float32)
         return top, total, mixed * shrink + more
 
-    begin = jnp.full((*asked.shape[:-1], 1), -1e30), jnp.zeros((*asked.shape[:-1], 1)), found
+    column = (*asked.shape[:-1], 1)
+    begin = jnp.full(column, -1e30), jnp.zeros(column), jnp.zeros(asked.shape, jnp.float32)
     if size <= CHUNK_PLACES:
         _, total, mixed = part(0, begin, size)
     else:
@@ -269,16 +269,21 @@ def _mixed(
         count = CHUNK_PLACES if size % CHUNK_PLACES == 0 else size
         filled = jnp.minimum(last.max() + 1, size)
         parts = (filled + count - 1) // count
-        step = lambda i, state: part(i * count, state, count)  # noqa: E731
-        _, total, mixed = jax.lax.fori_loop(0, parts, step, begin)
+
+        def chunk(i: Any, state: Any) -> Any:
+            return part(i * count, state, count)
+
+        _, total, mixed = jax.lax.fori_loop(0, parts, chunk, begin)
     # A row that is in no slot attends to nothing, so its total is 0.
-    mixed = (
-        (mixed / jnp.maximum(total, 1e-30)).astype(query.dtype).reshape(own, rows, steps, -1, dim)
-    )
+    mixed = (mixed / jnp.maximum(total, 1e-30)).astype(query.dtype)
+    mixed = mixed.reshape(own, rows, steps, -1, dim)
     return mixed.transpose(1, 2, 0, 3, 4).reshape(query.shape)
 
 
 def _specs(kv_heads: int, heads: int = 0) -> tuple[str | None, str | None]:
     """Returns the mesh axes of query and key heads: "tensor" if it divides them, else None."""
     parts = axis_size("tensor")
-    return tuple("tensor" if count % parts == 0 else None for count in (heads, kv_heads))  # type: ignore[return-value]
+    return (
+        "tensor" if heads % parts == 0 else None,
+        "tensor" if kv_heads % parts == 0 else None,
+    )

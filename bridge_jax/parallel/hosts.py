@@ -29,7 +29,7 @@ from bridge_jax.parallel import preemption
 FAILED, DONE, STOPPED = "failed", "done", "stopped"
 GRACE = 30.0  # Seconds that processes stopped together have to end by themselves.
 _LONGEST = 7 * 24 * 3600  # Timeout of a barrier, in seconds.
-_meetings = itertools.count()  # Makes the name of each barrier unique.
+_barriers = itertools.count()  # Makes the name of each barrier unique.
 
 
 def is_first() -> bool:
@@ -45,7 +45,7 @@ def barrier(name: str) -> None:
     """
     everyone = set(range(jax.process_count()))
     ocp.multihost.sync_global_processes(
-        f"{name} {next(_meetings)}", timeout=_LONGEST, processes=everyone
+        f"{name} {next(_barriers)}", timeout=_LONGEST, processes=everyone
     )
 
 

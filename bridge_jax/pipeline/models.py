@@ -19,7 +19,7 @@ from bridge_jax.models.hub import checkpoint
 from bridge_jax.models.hub.files import locate, read_end_ids
 from bridge_jax.parallel import hosts, preemption
 from bridge_jax.pipeline import files
-from bridge_jax.pipeline.artifacts import PARAMS, Role
+from bridge_jax.pipeline.artifacts import PARAMS
 from bridge_jax.pipeline.storage import Folder
 from bridge_jax.progress import Advance, track
 from bridge_jax.text import tokenizer
@@ -57,7 +57,6 @@ class RoleModel:
     """The model of a role, not yet loaded.
 
     Attributes:
-      role: the role, assistant or student.
       selected: the checkpoint, and the layers that are kept of it.
       mesh: the mesh for the parameters.
       generation_mesh: the mesh for generation; by default the same.
@@ -65,13 +64,12 @@ class RoleModel:
 
     def __init__(
         self,
-        role: Role,
         selected: ModelConfig,
         mesh: Mesh,
         seed: int,
         generation_mesh: Mesh | None = None,
     ):
-        self.role, self.selected, self.mesh, self._seed = role, selected, mesh, seed
+        self.selected, self.mesh, self._seed = selected, mesh, seed
         self.generation_mesh = generation_mesh or mesh
 
     @functools.cached_property

@@ -275,7 +275,7 @@ class FoundModel:
         longest = (asking.max_prompt_tokens or _USUAL) + asking.generation.max_new_tokens
         use = Use(asking.generation.batch_size, min(longest, planned.max_positions))
         meshes = choose(planned, MeshConfig(), devices, use)
-        loader = RoleModel(self.role, selected, meshes.training, asking.seed, meshes.generation)
+        loader = RoleModel(selected, meshes.training, asking.seed, meshes.generation)
         return loader.load(self.made)
 
     def identity(self, hashes: Hashes) -> dict[str, str]:

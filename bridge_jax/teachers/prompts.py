@@ -11,7 +11,7 @@ message says what to do with it: an LLM that is sent only a customer's letter wo
 from bridge_jax.data.answers import ANSWER_MARK
 from bridge_jax.data.example import AnswerKind, Example
 from bridge_jax.ledger.requests import Message
-from bridge_jax.text.prompts import labels_of, list_labels, told
+from bridge_jax.text.prompts import labels_of, list_labels, task_paragraphs
 
 SHOW = "You show a much smaller model how to reason. Answer the user's question."
 SHORT = (
@@ -84,7 +84,7 @@ def messages(
     if example.kind == "numeric" and example.decimal == ",":
         form += COMMA
     reply = IN_JSON if structured else IN_TEXT
-    if told(example.task, labels_of(example)):
+    if task_paragraphs(example.task, labels_of(example)):
         return _with_task(example, show_gold, form, reply, long)
     question = example.question
     if show_gold:

@@ -125,7 +125,7 @@ def system_message(task: Task, labels: Sequence[str], mode: Mode) -> str:
       labels: the closed set of answers; empty if the answers are not labels.
       mode: whether to reason, to answer or to explain.
     """
-    return "\n\n".join([*told(task, labels), INSTRUCTIONS[mode]])
+    return "\n\n".join([*task_paragraphs(task, labels), INSTRUCTIONS[mode]])
 
 
 def system_message_of(data: DataConfig, mode: Mode) -> str:
@@ -134,7 +134,7 @@ def system_message_of(data: DataConfig, mode: Mode) -> str:
     return system_message(read_task(data), labels, mode)
 
 
-def told(task: Task, labels: Sequence[str]) -> list[str]:
+def task_paragraphs(task: Task, labels: Sequence[str]) -> list[str]:
     """Returns the paragraphs of the task: the instruction and the labels."""
     parts = [task.instruction] if task.instruction else []
     if labels and task.is_said:
@@ -155,7 +155,7 @@ def labels_of(example: Example) -> tuple[str, ...]:
     return example.choices if example.kind == "label" else ()
 
 
-def untold(example: Example) -> bool:
+def hides_choices(example: Example) -> bool:
     """Returns whether a label or option is stated neither in the task nor in the question."""
     if labels_of(example) and example.task.is_said:
         return False
@@ -243,7 +243,7 @@ def _cut(tokenizer: Tokenizer, ids: list[int], excess: int, how: str) -> str:
 
 def _of_task(tokenizer: Tokenizer, example: Example) -> str:
     """Returns a remark on the token count of the task; "" if there is no task."""
-    parts = told(example.task, labels_of(example))
+    parts = task_paragraphs(example.task, labels_of(example))
     if not parts:
         return ""
     tokens = len(tokenizer.encode("\n\n".join(parts)))

@@ -104,7 +104,7 @@ def train(
         dev.best, dev.waited = position["best"], position["waited"]
         monitor.set_state(position.get("limits", {}))
         _check_guards(monitor, name, start)
-    done = False
+    succeeded = False
     try:
         with (
             jax.set_mesh(mesh),
@@ -133,8 +133,8 @@ def train(
                     batch = shard_batch(rows, mesh, config.accumulate)
                 state, metrics = step_fn(state, frozen, batch, rates[step])
                 record.step(step, {**metrics, **seen})
-                done = step + 1 == steps
-                if dev.is_due(step + 1, done):
+                is_last = step + 1 == steps
+                if dev.is_due(step + 1, is_last):
                     kept = state.average if averaged else state.params
                     with record.paused(), spans.span("dev"):
                         values, is_best = dev.measured(
@@ -143,14 +143,13 @@ def train(
                     record.flush(values)
                     if is_best and config.keep_best:
                         state = state._replace(best=copy(kept))
-                    done = done or dev.out_of_patience
-                stop = not done and stop_asked()
-                is_due = not done and checkpoints.is_due(step + 1)
-                if done or stop or is_due or monitor.violation:
+                    is_last = is_last or dev.out_of_patience
+                stop = not is_last and stop_asked()
+                is_due = not is_last and checkpoints.is_due(step + 1)
+                if is_last or stop or is_due or monitor.violation:
                     record.flush()
                 # After the last step the stage saves the parameters, unless a guard is violated.
                 if stop or is_due or monitor.violation:
-                    done = False
                     position = {
                         "data": data.get_state(),
                         "best": dev.best,
@@ -162,12 +161,12 @@ def train(
                 _check_guards(monitor, name, step + 1)
                 if stop:
                     raise preemption.Preempted
-                if done:
+                if is_last:
                     break
-        done = True
+        succeeded = True
     finally:
         with spans.span("checkpoint"):
-            checkpoints.close(needed=not done)
+            checkpoints.close(needed=not succeeded)
     kept = state.average if averaged else state.params
     return jax.block_until_ready(state.best if config.keep_best else kept)
 

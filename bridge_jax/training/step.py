@@ -167,22 +167,22 @@ def loss_and_gradients(
     factors = coefficients(objective, counts)
 
     @functools.partial(jax.value_and_grad, has_aux=True)
-    def part(params: Any, micro: Any, index: jax.Array | int):
+    def micro_loss(params: Any, micro: Any, index: jax.Array | int):
         whole = projection.combine(frozen, params) if frozen else params
         key = None if dropout is None else jax.random.fold_in(dropout, index)
         sums, logged = objective.loss(config, whole, micro, key)
         return sum(factors[name] * sums[name] for name in sums), (sums, logged)
 
     def add(total: Any, inputs: tuple[Any, jax.Array]):
-        return jax.tree.map_with_path(combine, total, part(params, *inputs)), None
+        return jax.tree.map_with_path(add_or_max, total, micro_loss(params, *inputs)), None
 
     if accumulate == 1:
-        (loss, (sums, logged)), gradients = part(params, batch, 0)
+        (loss, (sums, logged)), gradients = micro_loss(params, batch, 0)
     else:
         micro = jax.tree.map(
             lambda a: a.reshape(-1, accumulate, *a.shape[1:]).swapaxes(0, 1), batch
         )
-        shapes = jax.eval_shape(part, params, jax.tree.map(lambda a: a[0], micro), 0)
+        shapes = jax.eval_shape(micro_loss, params, jax.tree.map(lambda a: a[0], micro), 0)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         total, _ = jax.lax.scan(add, zeros, (micro, jnp.arange(accumulate)))
         (loss, (sums, logged)), gradients = total
@@ -195,7 +195,7 @@ def loss_and_gradients(
     return {"loss": loss, **means, "grad_norm": optax.tree.norm(gradients)}, gradients
 
 
-def combine(path: Any, a: jax.Array, b: jax.Array) -> jax.Array:
+def add_or_max(path: Any, a: jax.Array, b: jax.Array) -> jax.Array:
     """Adds two micro-batches' values, or takes the maximum if the name begins with `LARGEST`."""
     name = getattr(path[-1], "key", "")
     return jnp.maximum(a, b) if str(name).startswith(LARGEST) else a + b

@@ -324,10 +324,10 @@ def test_all_products_of_a_training_step_but_attentions_are_of_bf16(tiny_model, 
 def test_what_a_run_computes_in(checkpoint):
     plain, narrow = ModelConfig(str(checkpoint)), ModelConfig(str(checkpoint), matmul="bfloat16")
     mesh = make_mesh(devices=jax.devices()[:1])
-    model = RoleModel("student", plain, mesh, 0).load()
+    model = RoleModel(plain, mesh, 0).load()
     assert (model.config.dtype, model.config.matmul_dtype) == (jnp.float32, jnp.float32)
 
-    role = RoleModel("student", narrow, mesh, 0)
+    role = RoleModel(narrow, mesh, 0)
     model = role.load()
     assert (model.config.dtype, model.config.matmul_dtype) == (jnp.float32, jnp.bfloat16)
     assert {leaf.dtype for leaf in jax.tree.leaves(model.params)} == {jnp.dtype("bfloat16")}

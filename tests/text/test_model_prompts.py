@@ -76,14 +76,14 @@ def test_where_answers_are_no_labels_the_instruction_alone_is_told(example):
 
 
 def test_who_is_not_told_what_the_answer_is_one_of():
-    assert prompts.untold(TICKET)
-    assert not prompts.untold(TOLD)
-    assert not prompts.untold(dataclasses.replace(TICKET, task=Task("", {"other": "x"})))
+    assert prompts.hides_choices(TICKET)
+    assert not prompts.hides_choices(TOLD)
+    assert not prompts.hides_choices(dataclasses.replace(TICKET, task=Task("", {"other": "x"})))
     named = "billing or sign {IN} or Other?"
-    assert not prompts.untold(dataclasses.replace(TICKET, question=named))
-    assert not any(map(prompts.untold, (CHOICE, NUMBER, TEXT)))
+    assert not prompts.hides_choices(dataclasses.replace(TICKET, question=named))
+    assert not any(map(prompts.hides_choices, (CHOICE, NUMBER, TEXT)))
     # Options that do not stand in the question are not told by an instruction either.
-    assert prompts.untold(dataclasses.replace(CHOICE, question="Which?", task=TASK))
+    assert prompts.hides_choices(dataclasses.replace(CHOICE, question="Which?", task=TASK))
 
 
 def test_the_question_is_cut_and_the_task_never(tiny_tokenizer):
