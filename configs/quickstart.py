@@ -3,37 +3,36 @@
 make quickstart
 python -m launch.run --config=configs/quickstart.py --workdir=runs/quickstart
 
-Takes about 23 minutes of one CPU core with AVX512-BF16, by its parts. At revision 8709eee the
-student answered 100% correctly (seed 0; over seeds 0 to 4 98 to 100, mean 99.5%), the direct one
-14%, and the one that learned the labels 10%.
+Takes about 26 minutes of one CPU core with AVX512-BF16, summed over its stages. At revision a9917f8
+the student answers 99% of the test questions correctly (seed 0; seeds 0 to 4: 99 to 100%, mean
+99.3%), and the direct student 16%. The student trained on labels answers 10% (8709eee).
 
 A question names a digit and five kinds of laboratory samples ("Check digit from 4: a smear, a
 drop, a dish, a crystal, a swab?"). Each kind has one of five values; the values are added up, and
-each time the last digit is carried on. The answer is one digit. So labels tell neither the values
-nor the procedure, and a rationale tells both: "smear 4+3=7; drop 7+7=14; dish 4+7=11; crystal
-1+3=4; swab 4+7=11, so 1." The task is chosen for what labels cannot tell; that of
-`configs/triage.py` can be learned from labels alone.
+each time the last digit is carried on. The answer is one digit. So labels reveal neither the values
+nor the procedure, and a rationale reveals both: "smear 4+3=7; drop 7+7=14; dish 4+7=11; crystal
+1+3=4; swab 4+7=11, so 1." The task is chosen because labels cannot teach it; `configs/triage.py`
+has one that they can.
 
 The pool has 600 questions about 24 kinds, and the test another 200. The teacher, the program that
-generates them, is asked 30, in four parts: after each, what the assistant drafts decides what is
-asked next. The answers tell 48 to 50 of the 50 sums that the task needs (seeds 0 to 4). With four
-items in a question and three parts they told 46 to 49, and students had 95.5%; most errors needed a
-sum that was not told. Asked at once and with one try, the answers told 42 to 47, and students had
-80%. With nine values there are 90 sums, and the assistant was right on 59%. With four values,
-labels begin to tell the task: 46 and 50% after 1,000 to 1,200 steps.
+generates the questions, is asked 30, in six parts: after each part, what the assistant drafts
+decides what is asked next. The answers contain 46 to 50 of the 50 sums that the task needs (seeds
+0 to 4). With nine values there are 90 sums, and the assistant was right on only 59%. With four
+values, labels begin to teach the task: 46 and 50% after 1,000 to 1,200 steps.
 
-The assistant is the whole of SmolLM2-135M: with layers removed, it would first have to learn to
+The assistant is SmolLM2-135M with all its layers: with layers removed, it would have to learn to
 write again, from a handful of answers. It is shown no gold answers: it answers the pool by itself,
-and where that is wrong, four more are sampled and the first right one is kept. It has no warm-up,
-since the strategy compares embeddings alone. The student has 6 of its 30 layers. Beside it two
-others are trained for as many steps: on the 30 answers alone, and on the labels of the whole pool.
-Fewer steps did not suffice with four items: after 150 students had 52 to 100% (docs/results.md).
+and where its answer is wrong, four more are sampled and the first right one is kept. It has no
+warm-up, since the strategy compares only embeddings. The student has 6 of the 30 layers. Two other
+students are trained for as many steps: on the 30 answers alone, and on the labels of the whole
+pool. Fewer steps did not suffice with four items: after 150, students scored 52 to 100%
+(docs/results.md).
 
-Prompts are at most 45 tokens long (instructions 54), rationales with their answers 57, so most rows
-of the student hold three examples, as do those of labels. A row of the assistant holds one, and so
-does one of the direct student. A step has two rows: with so few tokens, most of its time goes into
-moving weights. In 250 steps the direct student reads its 30 answers 17 times. Memory suffices to
-keep all activations during training.
+Prompts are at most 45 tokens long (instructions: 54), and rationales with their answers 57, so most
+rows of the student, and those of labels, hold three examples. Rows of the assistant and of the
+direct student hold one. A step has two rows: with so few tokens, most of its time goes into moving
+weights. In 250 steps the direct student reads its 30 answers 17 times. Memory suffices to keep all
+activations during training.
 """
 
 from bridge_jax.config import (
