@@ -60,6 +60,12 @@ def points(difference: float) -> str:
     return f"{'−' if rounded < 0 else ''}{abs(rounded):.1f}".removesuffix(".0")
 
 
+def in_points(difference: float) -> str:
+    """Returns a difference of shares with its unit, such as "23.5 points" or "1 point"."""
+    number = points(difference)
+    return f"{number} point" if number in ("1", "−1") else f"{number} points"
+
+
 def signed(difference: float, decimals: int = 1) -> str:
     """Returns a difference of shares in percentage points with its sign, such as "+4.1" or "0"."""
     text = f"{100 * difference:+.{decimals}f}".replace("-", "−")

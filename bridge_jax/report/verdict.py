@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 from bridge_jax.evaluation import intervals, metrics
 from bridge_jax.report import formatting, lengths
-from bridge_jax.report.formatting import percent, points, quoted, rounded, signed
+from bridge_jax.report.formatting import in_points, percent, points, quoted, rounded, signed
 from bridge_jax.report.lengths import Lengths
 from bridge_jax.report.workdir import Json, RunArtifacts
 
@@ -226,7 +226,7 @@ def _rationales_add(found: _Evidence) -> str:
     if not labels or not labels.is_above:
         return ""
     return (
-        f"The rationales add {points(labels.difference)} points ({labels.interval}): the student "
+        f"The rationales add {in_points(labels.difference)} ({labels.interval}): the student "
         f"answers {found.share}, trained on labels alone{found.lengths.said} "
         f"{percent(labels.other)}."
     )
@@ -294,7 +294,7 @@ def _below_assistant(found: _Evidence) -> str:
     if not assistant or not assistant.is_below or assistant.difference > -MARGIN:
         return ""
     return (
-        f"The student falls {points(-assistant.difference)} points below its assistant "
+        f"The student falls {in_points(-assistant.difference)} below its assistant "
         f"({assistant.interval}): it answers {found.share}, the assistant "
         f"{percent(assistant.other)}; nothing was trained on labels alone to compare with."
     )
@@ -341,7 +341,7 @@ def _fact(found: _Evidence) -> Callable[[str], Json]:
         name = f"Always answering {found.constant}" if other == CONSTANT else _NAMES[other]
         if other == "student_labels":
             name += found.lengths.told
-        away = f"{points(abs(by.difference))} points {'below' if by.difference < 0 else 'above'}"
+        away = f"{in_points(abs(by.difference))} {'below' if by.difference < 0 else 'above'}"
         text = f"{name}: {percent(by.other)}. The student is {away} ({by.interval})"
         if by.difference == 0:
             text = f"{name}: {percent(by.other)}, as the student ({by.interval} points)"

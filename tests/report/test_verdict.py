@@ -421,3 +421,11 @@ def test_the_summary_in_a_terminal_begins_with_the_verdict(bare):
     ]
     assert "class      n  precision  recall  answered  confused with" in lines
     assert "returns   15                 0%      100%  billing (15)" in lines
+
+
+@pytest.mark.parametrize(
+    ("difference", "said"),
+    [(0.01, "1 point"), (-0.01, "−1 point"), (0.0104, "1 point"), (0.011, "1.1 points")],
+)
+def test_one_point_is_singular(difference, said):
+    assert formatting.in_points(difference) == said
