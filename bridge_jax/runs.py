@@ -156,8 +156,8 @@ class Run:
             return {}
         counted = methods.annotation_stages(asks)
         counted += [stage for stage in asks if isinstance(stage.params, HeldOut)]
-        is_all, plans = len(counted) == len(asks), self._planned(asks)
-        found = teacher.quote(self.config, plans, is_all, self.inputs.count, self.workdir)
+        plans = self._planned(asks) if len(counted) == len(asks) else []
+        found = teacher.quote(self.config, plans, self.inputs.count, self.workdir)
         return {"+".join(self.deep[stage.name] for stage in asks): found} if found else {}
 
     def _check_teacher(self) -> str:

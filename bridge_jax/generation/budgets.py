@@ -40,7 +40,7 @@ class Reply(NamedTuple):
 
 
 class Cap(NamedTuple):
-    """Where and how thinking is cut off.
+    """The limit of thinking, and the tokens that close it there.
 
     Attributes:
       budget: maximum number of thinking tokens.

@@ -346,7 +346,6 @@ def check_budget(plans: Sequence[PlannedRequests], count: CountTokens, workdir: 
 def quote(
     config: RunConfig,
     plans: Sequence[PlannedRequests],
-    is_all: bool,
     count: CountTokens,
     workdir: Path,
 ) -> Quote | None:
@@ -358,8 +357,8 @@ def quote(
 
     Args:
       config: the config of the run.
-      plans: the plans of the stages that ask.
-      is_all: whether they include every stage that asks; some ask about what an earlier one wrote.
+      plans: the plans of all stages that ask; empty if not all are known, since a stage asks about
+        what an earlier one writes.
       count: counts the tokens of a text.
       workdir: the workdir, from whose ledger the teacher is paid.
 
@@ -370,7 +369,7 @@ def quote(
     if not is_paid(config.teacher) or config.teacher.free:
         return None
     cap = cap_in_nanodollars(budget.usd)
-    if len(plans) != 1 or not is_all:
+    if len(plans) != 1:
         return Quote(config.teacher.model, budget.queries, cap)
     ((params, planned, examples),) = plans
     settings = params.teacher

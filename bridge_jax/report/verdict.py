@@ -7,7 +7,7 @@ that both were asked, with the paired interval of `evaluation.intervals`.
 
 The first of these cases that holds is the verdict. The order and the thresholds are our default.
 
-1. `untested`: the student was not tested. The line is that of `words.headline`.
+1. `untested`: the student was not tested. The line is that of `formatting.headline`.
 2. `nothing_learned`: the student is not above the constant answer (the interval reaches 0 or
    below), nor is the student on labels.
 3. `unfair`: the student on labels was trained for fewer steps, and not because the dev split

@@ -177,7 +177,7 @@ def cover(
 ) -> np.ndarray:
     """Allocates the budget over clusters, then picks within each by rank and distance.
 
-    Clusters get their places in the order of `seats`. The first row of a cluster is the one with
+    Clusters get their places in the order of `allocate`. The first row of a cluster is the one with
     the highest score. Each next row maximizes w * rank + (1 - w) * distance, with the distance to
     the nearest chosen row of its cluster (our default). The rank is scaled to 0..1 within the
     cluster, the distance over the rows that can still be chosen: embeddings of a language model are
@@ -188,7 +188,7 @@ def cover(
       score: f[N], ranked within clusters; of equal scores, the first row's ranks highest.
       embeddings: f32[N, D], L2-normalized.
       labels: int[N], the cluster of each row, below K.
-      mass: f[K], the masses that `seats` allocates places by.
+      mass: f[K], the masses by which `allocate` allocates places.
       count: at most N.
       score_weight: w.
       mesh: the rows are split over its data axes.
