@@ -32,7 +32,7 @@ def test_the_readmes_lines(wide, tmp_path, monkeypatch):
     )
     assert len(block.strip().splitlines()) <= 15
     asked = []
-    monkeypatch.setattr(library, "run", lambda *where: asked.append(where))
+    monkeypatch.setattr(bj, "run", lambda *where: asked.append(where))
     monkeypatch.chdir(tmp_path)
     names = {}
     small = {"smollm2-135m": str(wide), "pool=64": "pool=30"}
@@ -45,7 +45,7 @@ def test_the_readmes_lines(wide, tmp_path, monkeypatch):
         assert old in block
         block = block.replace(old, new)
     # A random model is never right.
-    monkeypatch.setattr(library, "is_right", lambda text, example: True)
+    monkeypatch.setattr(bj, "is_right", lambda text, example: True)
     exec(block, names)
     assert asked == [("configs/quickstart.py", "runs/quickstart")]
     assert len(names["chosen"]) == 24 == len({example.id for example in names["chosen"]})
@@ -153,6 +153,6 @@ def test_selection_takes_the_pool_that_was_scored():
     hardest = bj.SelectionConfig(strategy="difficulty", within_labels=False, noise_fraction=0)
     assert bj.select(scores, pool, 3, hardest) == [7, 6, 5]
     with pytest.raises(bj.UserError, match="scores of 8 examples do not match 7"):
-        bj.select(scores, pool[1:], 3)
+        bj.select(scores, pool[1:], 3, hardest)
     with pytest.raises(bj.UserError, match="requires gradients"):
         bj.select(scores, pool, 3, bj.SelectionConfig(strategy="badge"))
