@@ -7,7 +7,7 @@ import importlib.util
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,10 +25,11 @@ class Chip(NamedTuple):
     Attributes:
       memory: bytes that a program may use. For a TPU this is XLA's limit, which is 0.25 to 1.25
         GiB below the device's memory.
-      flops: bf16 matrix FLOP per second (f32 on a CPU).
+      flops: bf16 matrix FLOP per second.
       bandwidth: bytes per second from the device's memory.
       interconnect: bytes per second to other devices, over all links.
       devices: number of JAX devices per chip; billing is per chip.
+      f32_flops: f32 matrix FLOP per second; 0 on accelerators, where models multiply in bf16.
     """
 
     memory: float
@@ -36,6 +37,11 @@ class Chip(NamedTuple):
     bandwidth: float
     interconnect: float
     devices: int = 1
+    f32_flops: float = 0.0
+
+    def flops_in(self, dtype: Any) -> float:
+        """Returns the matrix FLOP per second of products of `dtype`."""
+        return self.f32_flops if self.f32_flops and dtype == jnp.float32 else self.flops
 
 
 # Keys are topology names for TPUs, and prefixes of `device_kind` for GPUs.
@@ -109,15 +115,15 @@ def topology(name: str) -> tuple[list[Any], Chip]:
 
 
 def local(device: Any) -> Chip:
-    """Returns the figures of a local device; a CPU is benchmarked, which takes half a second.
+    """Returns the figures of a local device; a CPU is benchmarked, which takes a second.
 
     Raises:
       UserError: `CHIPS` has no entry for the device.
     """
     if device.platform == "cpu":
         share = jax.local_device_count()
-        flops, bandwidth = _measure()
-        return Chip(memory(device), flops / share, bandwidth / share, bandwidth / share)
+        bf16, f32, bandwidth = (rate / share for rate in _measure())
+        return Chip(memory(device), bf16, bandwidth, bandwidth, f32_flops=f32)
     if chip := _of_kind(device.device_kind):
         return chip._replace(memory=memory(device))
     raise UserError(
@@ -161,21 +167,24 @@ def peak_flops(devices: Sequence[Any]) -> float | None:
         return None
 
 
-def _measure() -> tuple[float, float]:
+def _measure() -> tuple[float, float, float]:
+    """Returns bf16 and f32 matrix FLOP per second, and bytes per second."""
     size = 1536
-    square = jnp.ones((size, size), jnp.float32)
     long = jnp.ones(2**26, jnp.float32)
-    multiply, copy = jax.jit(jnp.dot), jax.jit(lambda a: a + 1)
+    copy = jax.jit(lambda a: a + 1)
+    multiply = jax.jit(lambda a: jnp.dot(a, a, preferred_element_type=jnp.float32))
 
-    def best(run, *inputs: jax.Array) -> float:
+    def best(run: Callable[[jax.Array], jax.Array], on: jax.Array) -> float:
         times = []
         for _ in range(4):
             began = time.perf_counter()
-            jax.block_until_ready(run(*inputs))
+            jax.block_until_ready(run(on))
             times.append(time.perf_counter() - began)
         return min(times)
 
-    return 2 * size**3 / best(multiply, square, square), 2 * long.nbytes / best(copy, long)
+    squares = (jnp.ones((size, size), dtype) for dtype in (jnp.bfloat16, jnp.float32))
+    bf16, f32 = (2 * size**3 / best(multiply, square) for square in squares)
+    return bf16, f32, 2 * long.nbytes / best(copy, long)
 
 
 def keep_freed_memory() -> None:

@@ -263,7 +263,7 @@ def work_time(
             written = generation_config(model, work.settings.cache)
             step = costs.generation_step(written, work.rows, work.width, new, prefilled, mesh)
     cost = step.times(work.steps)
-    rates = chip.flops, chip.bandwidth, chip.interconnect
+    rates = chip.flops_in(model.matmul_dtype), chip.bandwidth, chip.interconnect
     names = "compute", "memory", "interconnect"
     seconds, bound_by = max(
         (total / rate / mesh.size, name) for total, rate, name in zip(cost, rates, names)

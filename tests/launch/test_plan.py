@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from bridge_jax.config import MeshConfig, RunConfig
@@ -247,6 +248,24 @@ def test_a_chip_of_two_devices_is_planned_and_billed_as_one():
     told = found.to_json()
     assert (told["chips"], told["gib_per_chip"], told["hbm_gib"]) == (4, 4, 189.5)
     assert plan.chip_hours([found]) == pytest.approx(4 * found.expected / 3600)
+
+
+def test_on_a_cpu_the_rate_of_a_stage_is_that_of_the_dtype_of_its_products():
+    """The same work, bound by its products, takes four times as long in f32 here."""
+    chip = chips.Chip(2**34, 400.0, 1e30, 1e30, f32_flops=100.0)
+    nothing = memory.Memory(1, 0, 0, 0, 0)
+
+    def seconds(*settings):
+        config = config_io.override(RunConfig(), ["data.pool=8", "data.test=4", *settings])
+        stages, lengths = workload.opened(config)
+        works = workload.list_work(stages, lengths, {"apprenticeship/warmup"})
+        meshes = checks.meshes_of(stages, lengths.inputs)
+        (found,) = plan.plan_stages(config, works, meshes, chip, measure=lambda *_: nothing)
+        assert found.bound_by == "compute"
+        return found.seconds
+
+    assert seconds() == pytest.approx(4 * seconds("assistant.matmul=bfloat16"))
+    assert chips.Chip(1.0, 400.0, 1.0, 1.0).flops_in(jnp.float32) == 400
 
 
 def test_an_int8_base_is_proposed_for_a_training_that_does_not_fit():
