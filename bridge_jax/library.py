@@ -4,7 +4,8 @@
 
     data = bj.read_data(bj.DataConfig(source="jsonl", path="tickets.jsonl", kind="label"))
     assistant = bj.load_model("HuggingFaceTB/SmolLM2-1.7B-Instruct")
-    chosen = bj.select(bj.score(assistant, data.pool), data.pool, budget=40)
+    how = bj.SelectionConfig(strategy="difficulty")
+    chosen = bj.select(bj.score(assistant, data.pool), data.pool, budget=40, settings=how)
 
 A run (`run`, or `launch.run`) does the same in stages that are saved and can be resumed, and pays
 the teacher through a ledger.
@@ -126,7 +127,7 @@ def select(
     scored: Scores,
     examples: Sequence[Example],
     budget: int,
-    settings: SelectionConfig | None = None,
+    settings: SelectionConfig,
     seed: int = 0,
 ) -> list[int]:
     """Returns the indices of the examples to ask the teacher about, best first.
@@ -142,7 +143,6 @@ def select(
       UserError: the budget is below 1 or exceeds the pool, or the strategy needs gradients
         (`badge`).
     """
-    settings = settings or SelectionConfig()
     if budget < 1:
         raise UserError(f"budget={budget}: must be 1 example or more")
     check(settings)

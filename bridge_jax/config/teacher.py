@@ -119,11 +119,12 @@ class SelectionConfig:
       size: number of examples; 0 is as many as `budget.queries` pays for at `teacher.samples`
         requests each. A smaller number leaves room for `teacher.retries` and for calls that are
         lost.
-      strategy: `random`; `difficulty`, the hardest examples; `diversity`, k-center greedy
-        (1708.00489); `coverage`, from every cluster hard examples unlike those chosen;
-        `typicality`, from every cluster examples in dense regions unlike those chosen (TypiClust,
-        2202.02794); `badge`, k-means++ on gradient embeddings (1906.03671); `herding` (Welling
-        2009).
+      strategy: `random`, for which the pool is not scored; `difficulty`, the hardest examples;
+        `diversity`, k-center greedy (1708.00489); `coverage`, from every cluster hard examples
+        unlike those chosen; `typicality`, from every cluster examples in dense regions unlike those
+        chosen (TypiClust, 2202.02794); `badge`, k-means++ on gradient embeddings (1906.03671);
+        `herding` (Welling 2009). No strategy has been shown to be better than `random`
+        (docs/results.md), so `random` is our default.
       difficulty: `nll` of the gold answer or, for pools without labels, `entropy` of the
         assistant's predictions or their `margin`, 1 - (p1 - p2) of the two likeliest tokens; each
         is a mean over the answer's own tokens.
@@ -152,7 +153,7 @@ class SelectionConfig:
     size: Count = 0
     strategy: Literal[
         "random", "difficulty", "diversity", "coverage", "typicality", "badge", "herding"
-    ] = "diversity"
+    ] = "random"
     difficulty: Literal["nll", "entropy", "margin"] = "nll"
     within_labels: bool = True
     clusters: Count = 0

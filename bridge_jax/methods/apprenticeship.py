@@ -1,7 +1,8 @@
 """The first part of BRIDGE's phase 1 (2512.20403): the warm-up, scores, and the selection.
 
-The assistant is warmed up on labels and scores the pool by free local inference. The examples that
-the budget is spent on are selected by these scores.
+The assistant is warmed up on labels. It then scores the pool by free local inference, and the
+examples that the budget is spent on are selected by these scores. With the strategy `random`
+nothing is scored.
 """
 
 import dataclasses
@@ -328,23 +329,21 @@ def choose(
 
 
 def selection_stages(
-    config: RunConfig, scored: bool = True, into: Artifact = SELECTION, count: int | None = None
+    config: RunConfig, into: Artifact = SELECTION, count: int | None = None
 ) -> list[Stage]:
     """Returns the selection stage, preceded by the stages that score the pool.
 
     They score the gold answers or, if the pool is unlabelled, pseudo-labels; `badge` also needs the
-    gradients. The strategy `random` reads none of this.
+    gradients. With the strategy `random` nothing is scored.
 
     Args:
-      scored: whether an assistant scores the pool; the report shows the scores even if the strategy
-        does not use them.
       into: the artifact of the selection stage.
       count: the number of examples to select; None takes `selected_count`.
     """
     how, labelled = config.selection, config.data.labelled
     plan: list[Stage] = []
     reads = {"pool": inputs.POOL, "mesh": inputs.MESH}
-    if scored:
+    if how.strategy != "random":
         to_scores = inputs.POOL_TO_ASSISTANT | warmup_reads(config)
         if not labelled:
             size = config.generation.batch_size
@@ -355,8 +354,7 @@ def selection_stages(
         params = PoolScoring(how.batch_tokens)
         workload = Workload("pool", text="answer", batch=ByLength(how.batch_tokens))
         plan.append(Stage(SCORES, score_pool, params, to_scores, workload))
-        if how.strategy != "random":
-            reads["scored"] = SCORES.name
+        reads["scored"] = SCORES.name
         if how.strategy == "badge":
             plan.append(Stage(GRADIENTS, score_pool, params, to_scores, workload))
             reads["graded"] = GRADIENTS.name

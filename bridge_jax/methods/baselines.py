@@ -45,11 +45,10 @@ def direct_stages(config: RunConfig) -> list[Stage]:
 
 def up_to_answers(config: RunConfig) -> list[Stage]:
     """Returns the stages up to the teacher's answers, and the student's instruction warm-up."""
-    scored = config.selection.strategy != "random"
-    has_assistant = scored or config.selection.parts > 1
+    has_assistant = config.selection.strategy != "random" or config.selection.parts > 1
     return [
         *(apprenticeship.warmup_stages(config) if has_assistant else []),
-        *selection_parts.selection_stages(config, scored),
+        *selection_parts.selection_stages(config),
         *held_out.stages(config),
         *selection_parts.stages(config),
         *tutoring.instruction_stages(config),

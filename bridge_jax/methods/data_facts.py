@@ -1,5 +1,6 @@
 """Counts the data that a run uses, leaves out and cuts, for the report."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TypedDict
 
@@ -20,6 +21,7 @@ class DataFacts(TypedDict):
     Attributes:
       sha256: the hash of all splits, including the recorded rationales.
       splits: name -> the number of examples `used`, and the number available (`there`).
+      domains: domain -> the number of examples of the pool; "" counts those without a domain.
       rows: rows of the source, good and bad; 0 for practice tasks, which have none.
       bad: fault -> the number of rows that were skipped because of it.
       replaced: the number of rows in which U+FFFD replaces an invalid character.
@@ -32,6 +34,7 @@ class DataFacts(TypedDict):
 
     sha256: str
     splits: dict[str, dict[str, int]]
+    domains: dict[str, int]
     rows: int
     bad: dict[str, int]
     replaced: int
@@ -54,6 +57,7 @@ def collect(config: RunConfig, stages: Sequence[Stage], inputs: Inputs) -> DataF
             name: {"used": used, "there": splits.cut.get(name, used)}
             for name, used in sizes.items()
         },
+        domains=dict(sorted(Counter(example.domain for example in splits.pool).items())),
         rows=splits.bad.total,
         bad=dict(splits.bad.kinds.most_common()),
         replaced=splits.replaced,

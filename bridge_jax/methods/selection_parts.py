@@ -144,14 +144,10 @@ def counts(config: RunConfig) -> list[int]:
     return [whole + (part < rest) for part in range(config.selection.parts)]
 
 
-def selection_stages(config: RunConfig, scored: bool = True) -> list[Stage]:
-    """Returns the stages of the first part's selection, or of the whole one if there is one part.
-
-    Args:
-      scored: whether there is an assistant to score the pool.
-    """
+def selection_stages(config: RunConfig) -> list[Stage]:
+    """Returns the stages that select the first part, or all if there is only one part."""
     into = SELECTION if config.selection.parts == 1 else PARTS[0].selection
-    return apprenticeship.selection_stages(config, scored, into, counts(config)[0])
+    return apprenticeship.selection_stages(config, into, counts(config)[0])
 
 
 def stages(config: RunConfig) -> list[Stage]:

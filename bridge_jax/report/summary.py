@@ -15,6 +15,7 @@ from bridge_jax.ledger.prices import in_usd
 from bridge_jax.methods import budget_tests
 from bridge_jax.methods.annotations import Bill
 from bridge_jax.methods.apprenticeship import Score
+from bridge_jax.methods.data_facts import DataFacts
 from bridge_jax.methods.evaluation import Prediction
 from bridge_jax.methods.filtering import Judged
 from bridge_jax.methods.teacher import is_paid, prices_of
@@ -71,9 +72,9 @@ def summarise(run: RunArtifacts) -> Json:
         report["score"] = scores  # mean ROUGE-L of free texts
     if "teacher" in results:
         report["teacher_measured_on"] = "test" if "teacher" in run.predictions else "annotations"
-    if run.scores:
-        domains = Counter(row["domain"] for row in run.scores)
-        report["pool"] = {"size": len(run.scores), "domains": dict(sorted(domains.items()))}
+    if run.data:
+        size = run.data["splits"]["pool"]["used"]
+        report["pool"] = {"size": size, "domains": _domains(run.data)}
         if not run.config.get("data", {}).get("labelled", True):
             report["pool"]["labelled"] = False
     if spend := run.spend or (None if methods.asks(run.method) else _NOTHING):
@@ -330,11 +331,13 @@ def _failures(run: RunArtifacts, report: Json) -> list[tuple[str, str]]:
     natural length*: without a budget it writes more tokens than the largest budget.
     """
     found = []
-    chosen = set(run.selection["ids"]) if run.selection else {row["id"] for row in run.scores}
-    if lost := _left_out(run.scores, [row for row in run.scores if row["id"] in chosen]):
+    chosen = set(run.selection["ids"]) if run.selection else set()
+    rows = run.scores or run.rationales  # Without an assistant, domains of questions are unknown.
+    selected = [row for row in rows if row["id"] in chosen]
+    if selected and (lost := _left_out(run.data, selected)):
         found.append(("Semantic collapse", f"the selection leaves out {lost}."))
-    kept = [row for row in run.rationales if row["kept"]] if run.rationales else run.scores
-    if lost := _left_out(run.scores, kept):
+    kept = [row for row in run.rationales if row["kept"]]
+    if run.rationales and (lost := _left_out(run.data, kept)):
         found.append(("Semantic collapse", f"the kept rationales leave out {lost}."))
     tests = [row for row in run.table.values() if row.role == "student"]
     students = [row.measured for row in tests if row.measured]
@@ -404,11 +407,17 @@ def _constant_answer(rows: list[Prediction]) -> list[tuple[str, str]]:
     return found
 
 
-def _left_out(pool: list[Score], kept: Sequence[Score | Judged]) -> str:
-    sizes = Counter(row["domain"] for row in pool)
-    present = {row["domain"] for row in kept}
+def _domains(data: DataFacts) -> dict[str, int]:
+    """Returns the domains of the pool; none for a run of an earlier version."""
+    return data.get("domains", {})
+
+
+def _left_out(data: DataFacts | None, kept: Sequence[Score | Judged]) -> str:
+    """Returns the domains with a tenth of the pool or more that are in no row of `kept`."""
+    sizes = _domains(data) if data else {}
+    total, present = sum(sizes.values()), {row["domain"] for row in kept}
     return ", ".join(
-        f"{domain} ({size / len(pool):.0%} of the pool)"
-        for domain, size in sorted(sizes.items())
-        if domain and domain not in present and size >= LARGE_DOMAIN * len(pool)
+        f"{domain} ({size / total:.0%} of the pool)"
+        for domain, size in sizes.items()
+        if domain and domain not in present and size >= LARGE_DOMAIN * total
     )

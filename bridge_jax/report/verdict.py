@@ -349,7 +349,7 @@ def _fact(found: _Evidence) -> Callable[[str], Json]:
             small = abs(by.difference) < MARGIN
             told = f"a difference of {points(MARGIN)}" if small else "it"
             needed = f"about {rounded(by.needed)} test questions would be needed to show {told}"
-            text += f", which may be chance: {needed}"
+            text += f": {needed}" if by.difference == 0 else f", which may be chance: {needed}"
         return {"code": other, "text": f"{text}.", **by._asdict()}
 
     return fact

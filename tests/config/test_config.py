@@ -174,7 +174,8 @@ def test_a_bad_override_says_what_would_be_right(assignment, message):
             "teacher.show_gold shows them to the teacher",
         ),
         (
-            "data.labelled=false method=direct teacher.keep_wrong=true",
+            "data.labelled=false method=direct teacher.keep_wrong=true "
+            "selection.strategy=diversity",
             "selection.difficulty=nll requires gold answers; use entropy",
         ),
         (

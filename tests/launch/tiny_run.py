@@ -36,7 +36,9 @@ def get_config():
         ),
         student=ModelConfig({checkpoint!r}, keep_layers=(0, 2)),
         warmup=WarmupConfig(0.25, train),
-        selection=SelectionConfig(noise_fraction=0.05, batch_tokens=2048),
+        selection=SelectionConfig(
+            strategy="diversity", noise_fraction=0.05, batch_tokens=2048
+        ),
         assistant_training=train,
         instruct=InstructConfig(8, train),
         student_training=train,

@@ -79,7 +79,7 @@ def make(checkpoint, tmp_path, vendor):
             data=data,
             budget=BudgetConfig(queries=9),
             teacher=teacher,
-            selection=SelectionConfig(difficulty="entropy"),
+            selection=SelectionConfig(strategy="diversity", difficulty="entropy"),
             rationales=RationalesConfig(filter="confidence"),
             assistant=ModelConfig(str(checkpoint)),
             student=ModelConfig(str(checkpoint)),

@@ -86,6 +86,13 @@ def test_each_part_is_asked_before_the_next_is_chosen(path):
     assert [work[part.drafts.name] for part in (first, second)] == [60, 60]
 
 
+@pytest.mark.parametrize("labelled", ["true", "false"])
+def test_random_questions_are_not_scored(path, labelled):
+    changed = ["selection.strategy=random", f"data.labelled={labelled}"]
+    plan = selection_parts.selection_stages(override(tiny_run.settings(path), changed))
+    assert [stage.name for stage in plan] == [SELECTION.name]
+
+
 def test_the_assistant_of_a_part_goes_on_from_the_one_before(path):
     def starts(*changed):
         config = override(tiny_run.settings(path), ["selection.parts=3", *changed])

@@ -88,7 +88,7 @@ def test_a_phase_has_its_results_and_what_they_need(name, phase):
 
 
 def test_a_run_can_stop_after_any_stage_or_role():
-    config = RunConfig(compare=("labels",))
+    config = override(RunConfig(), ["compare=labels", "selection.strategy=diversity"])
 
     def names(until, config=config):
         return [stage.name for stage in methods.stages(config, until)]

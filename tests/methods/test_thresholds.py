@@ -59,7 +59,7 @@ def make(checkpoint, tmp_path):
         config = RunConfig(
             data=DataConfig("jsonl", str(path), kind="label", choices=LABELS, labelled=False),
             teacher=TeacherConfig("openai", "big-1", free=True, keep_wrong=True),
-            selection=SelectionConfig(size=2, difficulty="entropy"),
+            selection=SelectionConfig(size=2, strategy="diversity", difficulty="entropy"),
             rationales=RationalesConfig(filter="confidence", least_right=0.75),
             assistant=ModelConfig(str(checkpoint)),
             student=ModelConfig(str(checkpoint)),

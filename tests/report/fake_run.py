@@ -99,6 +99,12 @@ def write(root):
     root.mkdir(parents=True)
     config = RunConfig(name="tiny", seed=7, budget=BudgetConfig(queries=4, usd=0.5))
     files.write_json(root / "config.json", to_json(config))
+    splits = {"pool": 20, "dev": 0, "test": 10}
+    write_data(
+        root,
+        splits={name: {"used": size, "there": size} for name, size in splits.items()},
+        domains={"fees": 12, "samples": 8},
+    )
     pool = [
         Score(id=f"p{i}", domain="fees" if i < 12 else "samples", nll=i / 10, entropy=1.0, margin=0)
         for i in range(20)
@@ -245,5 +251,6 @@ def write_data(workdir, **known):
         "test": {"used": 100, "there": 100},
     }
     nothing = {"rows": 0, "bad": {}, "replaced": 0, "cut": {}, "instructions_left_out": 0}
-    facts = {"sha256": "ab" * 32, "splits": splits, **nothing, "commonest": None} | known
+    facts = {"sha256": "ab" * 32, "splits": splits, **nothing, "commonest": None}
+    facts |= {"domains": {"fees": 240, "samples": 160}} | known
     files.write_json(workdir / "data.json", facts)

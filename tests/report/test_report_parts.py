@@ -113,7 +113,7 @@ def test_the_direct_student_is_tested_before_the_other(workdir):
     result = page.write(workdir)
     assert result["accuracy"] == {"teacher": 0.75, "student_base": 0.0, "student_direct": 0.2}
     assert result["gaps"] == pytest.approx({"teacher_student_direct": 0.55})
-    assert "pool" not in result
+    assert result["pool"]["size"] == 20
     html = (workdir / "report.html").read_text()
     assert (
         "Trained directly on 3 teacher answers, the student answers 20% of 10 test questions "
@@ -141,7 +141,7 @@ def test_the_direct_method(workdir):
     only_the_direct_student(workdir, "student")
     result = page.write(workdir)
     assert result["accuracy"] == {"teacher": 0.75, "student_base": 0.0, "student": 0.5}
-    assert "pool" not in result
+    assert result["pool"]["size"] == 20
     html = (workdir / "report.html").read_text()
     assert "Student <small>trained on the teacher&#39;s answers alone</small>" in html
 
@@ -162,6 +162,13 @@ def test_any_part_may_be_missing(workdir, path):
     (workdir / path).unlink()
     result = page.write(workdir)
     formatting.print_summary(result, Console(file=io.StringIO()))
+
+
+def test_the_domains_of_a_run_of_an_earlier_version_are_unknown(workdir):
+    data = files.read_json(workdir / "data.json")
+    del data["domains"]
+    files.write_json(workdir / "data.json", data)
+    assert page.write(workdir)["pool"] == {"size": 20, "domains": {}}
 
 
 def test_stages_of_another_config_are_left_out(workdir):

@@ -1,10 +1,10 @@
 """The failure signatures that a report names."""
 
-from fake_run import change, evaluation_of, finish, read, write_predictions
+from fake_run import change, evaluation_of, finish, read, remove, write_predictions
 
 from bridge_jax.methods import budget_tests
 from bridge_jax.methods.annotations import ANNOTATIONS, Annotation
-from bridge_jax.methods.apprenticeship import SELECTION, SelectionRecord
+from bridge_jax.methods.apprenticeship import SCORES, SELECTION, SelectionRecord
 from bridge_jax.methods.evaluation import Prediction
 from bridge_jax.methods.filtering import RATIONALES, Judged
 from bridge_jax.pipeline import files
@@ -21,6 +21,16 @@ def test_semantic_collapse(workdir):
     assert page.write(workdir)["warnings"] == [
         "Semantic collapse: the selection leaves out samples (40% of the pool).",
         "Semantic collapse: the kept rationales leave out fees (60% of the pool).",
+    ]
+
+
+def test_semantic_collapse_of_a_selection_without_scores(workdir):
+    remove(workdir, SCORES.name)
+    chosen = read(workdir, SELECTION, SelectionRecord) | {"ids": ["p1", "p5"], "size": 2}
+    change(workdir, SELECTION, SelectionRecord, chosen)
+    change(workdir, ANNOTATIONS, Annotation, read(workdir, ANNOTATIONS, Annotation)[:2])
+    assert page.write(workdir)["warnings"] == [
+        "Semantic collapse: the selection leaves out samples (40% of the pool).",
     ]
 
 

@@ -166,6 +166,14 @@ def test_what_cannot_be_told(bare):
     )
 
 
+def test_an_equal_share_is_not_called_chance(bare):
+    as_long(bare, labels=3)
+    half, other = ([*FIVE[:50], *["none of them"] * 50], [*["none of them"] * 50, *FIVE[50:]])
+    text = fact(verdict(bare, FIVE, student=half, student_labels=other), "student_labels")["text"]
+    assert "50%, as the student (−" in text and "would be needed to show" in text
+    assert "points): about" in text and "chance" not in text
+
+
 def own_length(workdir, patience=0):
     """Has the config set the length of the training on labels itself, or the dev split."""
     labels = {"epochs": 0 if patience else 2, "patience": patience}
