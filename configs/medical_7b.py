@@ -62,7 +62,8 @@ def get_config() -> RunConfig:
         ),
         budget=BudgetConfig(queries=ASKED + RETRIES, usd=3.0),
         teacher=dataclasses.replace(quickstart_gemini.TEACHER, max_rationale_tokens=240),
-        selection=SelectionConfig(size=ASKED, batch_tokens=32_768),
+        # So that the plan includes the scoring.
+        selection=SelectionConfig(size=ASKED, strategy="diversity", batch_tokens=32_768),
         assistant=pair.assistant,
         student=pair.student,
         warmup=WarmupConfig(0.1, training(epochs=1, learning_rate=1e-4)),

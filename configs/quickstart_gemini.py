@@ -57,7 +57,7 @@ def asking(name: str, teacher: TeacherConfig, usd: float) -> RunConfig:
         max_prompt_tokens=120,
         data=DataConfig(pool=320, dev=10, test=150, domains=("triage",), max_steps=1),
         teacher=teacher,
-        selection=SelectionConfig(size=16),
+        selection=SelectionConfig(size=16, strategy="diversity"),
         budget=BudgetConfig(queries=24, usd=usd),
         assistant=ModelConfig(),
         student=ModelConfig(keep_layers=(0, 4, 8, 12, 16, 20, 24, 29)),

@@ -9,8 +9,8 @@ which says how to get the questions. The questions to ask are drawn at random, s
 a seed, and the student that reads the answers directly, learn from the same ones; these are paid
 for once. Qwen2.5-3B has a license for research only.
 
-12 runs. Hardware: 16 chips of TPU v5e. Planned for them, not run, so no score is known: at least 23
-min 24 s of work, about 48 min expected without compilation, or 12.9 chip-hours (about $15 at an
+12 runs. Hardware: 16 chips of TPU v5e. Planned for them, not run, so no score is known: at least 20
+min 03 s of work, about 43 min expected without compilation, or 11.3 chip-hours (about $14 at an
 assumed $1.20 each), without waiting for the teacher. The steps were compiled (docs/plans.md) and
 fit these chips; the 14B takes at most 15.0 GiB a chip, of 15.75, during generation. With replies of
 the greatest length, the teacher costs about $4.01 for 750 queries. 30.7 GiB of models are kept.

@@ -2,8 +2,9 @@
 
     python -m launch.study --config=configs/studies/unlabelled.py --workdir=runs/practice
 
-Without labels, the assistant still warms up on the quarter of the pool that is labeled. It is
-scored on its own answers, and its later rationales are used with whatever answers they end in.
+Without labels, the assistant still warms up on the quarter of the pool that is labeled. The pool is
+scored on the assistant's own answers (not for questions at random), and its later rationales are
+used with whatever answers they end in.
 
 12 runs. Took 7 min 13 s on two CPU cores at revision 4f41199, after other studies in the same
 workdir. The student learns the assistant's guesses: 30 to 37%, against 78% with labels.
