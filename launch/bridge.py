@@ -14,6 +14,7 @@ from launch.overrides import version
 COMMANDS = {
     "convert": "make the files of public data sets ready to read",
     "data": "look at your data, and write a config for it",
+    "trim": "cut a model's vocabulary down to what your data needs",
     "plan": "memory, time and dollars before anything is run",
     "run": "distill: everything that a config says, and the report",
     "study": "many runs that answer a question",

@@ -1,13 +1,19 @@
-"""Writes a copy of a model whose vocabulary is cut down to what the data of a config needs.
+r"""Writes a copy of a model without the tokens that the data of a config does not need.
 
 python -m launch.trim --config=my_task.py --out=models/student
-python -m launch.run --config=my_task.py --student.checkpoint=models/student --workdir=runs/mine
+python -m launch.run --config=my_task.py --workdir=runs/mine \
+    --student.checkpoint=models/student
 
-A third to two thirds of a model under 1B are the rows of its vocabulary. The trimmed model reads
-the texts of the data as before, token for token, and any other text in shorter tokens. transformers
-loads it like any other. The test split is not read.
+The copy keeps the tokens of questions, answers and instructions, and the tokenizer's most frequent
+ones (`--common`). It reads these texts as before, token for token. Other words may be read in
+shorter tokens, so other prompts may be longer. transformers loads the copy like any other model.
+The test split and the teacher's rationales are not read.
+
+If two models must share their vocabulary (`logits.weight`, method `on_policy`), trim both with the
+same flags.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +28,7 @@ if TYPE_CHECKING:
 _OUT = flags.DEFINE_string("out", None, "The folder to create.", required=True)
 _ROLE = flags.DEFINE_enum("role", "student", ["student", "assistant"], "Which model to trim.")
 _COMMON = flags.DEFINE_integer(
-    "common", 8192, "Also keep this many of the tokenizer's most frequent tokens."
+    "common", 8192, "Keep at least this many of the tokenizer's most frequent tokens."
 )
 
 
@@ -35,17 +41,20 @@ def main(assignments: list[str]) -> None:
     from rich.console import Console
 
     from bridge_jax import display
+    from bridge_jax.config import MeshConfig
     from bridge_jax.methods.checks import validate
     from bridge_jax.methods.inputs import Inputs
     from bridge_jax.methods.trimming import trim
     from bridge_jax.pipeline.content import Hashes
 
-    validate(config, has_data=bool(config.data.path))
+    # No mesh is needed, so a config for many chips can be trimmed for here.
+    config = dataclasses.replace(config, mesh=MeshConfig())
+    validate(config)
     logging.set_verbosity(logging.WARNING)
     role: Role = _ROLE.value  # type: ignore[assignment]
-    inputs = Inputs(config, Path(), None, Hashes())
     out = Path(_OUT.value)
-    found = trim(inputs, getattr(config, role), role, _COMMON.value, out)
+    inputs = Inputs(config, Path(), None, Hashes())
+    found = trim(config, inputs, role, _COMMON.value, out)
     display.say(
         Console(highlight=False),
         f"{out}: {found.tokens:,} of {found.tokens_before:,} tokens, "

@@ -46,7 +46,7 @@ def test_there_are_commands():
     assert len(COMMANDS) > 10
     assert {command[0] for command in COMMANDS.values()} == {
         *("launch.run", "launch.plan", "launch.study", "launch.report", "launch.export"),
-        *("launch.chat", "launch.convert", "launch.data", "launch.predict"),
+        *("launch.chat", "launch.convert", "launch.data", "launch.predict", "launch.trim"),
     }
 
 

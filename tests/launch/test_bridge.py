@@ -59,7 +59,7 @@ def test_help_of_every_command_fits_80_columns_and_needs_no_jax(name):
     assert "jax" not in loaded and "flax" not in loaded
     assert max(map(len, out.splitlines())) <= 80
     assert "--version" in out
-    takes_config = name in ("run", "plan", "study", "data")
+    takes_config = name in ("run", "plan", "study", "data", "trim")
     assert ("--help=all" in out) == takes_config
     assert ("--overlay" in out) == takes_config
 

@@ -40,6 +40,7 @@ def folder(out: Path) -> Iterator[Path]:
     if out.exists():
         raise UserError(f"--out={out}: already exists; choose a new folder")
     partial = None
+    missing = [parent for parent in out.parents if not parent.exists()]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -52,6 +53,10 @@ def folder(out: Path) -> Iterator[Path]:
     finally:
         if partial:
             shutil.rmtree(partial, ignore_errors=True)
+        if not out.exists():
+            for parent in missing:  # the innermost first
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
 
 
 def push(folder: Path, name: str, public: bool) -> str:
